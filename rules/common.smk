@@ -1,0 +1,74 @@
+"""What all rule files share: the checked configuration, paths, code digests and environments.
+
+inputs: config/schema/config.schema.yaml
+optional inputs: none
+outputs: none
+"""
+
+import os
+import sys
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, workflow.basedir)
+# scripts, also those on cluster nodes, import `scripts.*` from this checkout
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [workflow.basedir, *filter(None, [os.environ.get("PYTHONPATH")])]
+)
+
+from scripts.common.code_digest import code_digest
+from scripts.common.config import resolve
+from scripts.common.errors import UserError
+from scripts.common.files import sha256_file
+from scripts.common.models import is_local_folder
+from scripts.common.run_lock import hold_run_lock
+
+
+def or_explain(function, *arguments):
+    """Call a function whose UserError is for the user: Snakemake shows it without a stack trace."""
+    try:
+        return function(*arguments)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+config = or_explain(resolve, config)
+
+
+def out(path):
+    """A path below the output folder."""
+    return f"{config['output_dir']}/{path}"
+
+
+def log_file(name):
+    """Log file of a rule."""
+    return out(f"logs/{name}.log")
+
+
+def code(script):
+    """Digest of a script below scripts/ and of what it imports: reruns follow its content."""
+    return code_digest(f"scripts/{script}", workflow.basedir)
+
+
+def environment(kind):
+    """Environment file by hardware class."""
+    return os.path.join(workflow.basedir, "envs", f"{kind}.yaml")
+
+
+# GPUs a rule asks for, and the environment it then needs
+GPU = 0 if config["vectors"]["device"] == "cpu" else 1
+TORCH = environment("gpu" if config["vectors"]["device"] == "cuda" else "cpu")
+
+
+onstart:
+    or_explain(hold_run_lock, config["output_dir"])
+
+
+def options(section, *names):
+    """The named options of a section: what a rule's files depend on, and no more."""
+    return {name: config[section][name] for name in names}
+
+
+def digest_of_file(path):
+    """Parameter that follows the content of a file outside the workflow."""
+    return or_explain(sha256_file, path)

@@ -1,0 +1,208 @@
+"""Stage 0: documents to questions.
+
+inputs: corpus_dir
+optional inputs: none
+outputs: stage0_sdg/plan.json, chunks/, generated/{shard}.jsonl, sdg.jsonl, sdg_report.json, generation_result.json
+"""
+
+from scripts.common.corpus import HUB, SAMPLE, fingerprint, parse_extensions
+
+SDG = "stage0_sdg"
+SHARDS = range(config["sdg"]["shards"])
+IS_SAMPLE = config["corpus_dir"].startswith(SAMPLE)
+ASKED_ROLES = ["qa_generation"] + (
+    ["artifact_extraction", "quality_judge"] if config["sdg"]["style"] == "full" else []
+)
+LOCAL_LLM = any(config["sdg"][f"{role}_provider"] == "local" for role in ASKED_ROLES)
+GENERATOR = f"{config['llm']['local']['model_dir']}/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def corpus_fingerprint(wildcards):
+    return or_explain(
+        fingerprint,
+        config["corpus_dir"],
+        parse_extensions(config["sdg"]["file_extensions"]),
+        out("cache/corpus_index.json"),
+    )
+
+
+rule sample_corpus:
+    output:
+        directory(out(f"{SDG}/sample_corpus")),
+    log:
+        log_file("sample_corpus"),
+    params:
+        package=config["corpus_dir"].removeprefix(SAMPLE),
+        code=code("sdg/sample_corpus.py"),
+    localrule: True
+    message:
+        "writing a sample corpus from the docstrings of {params.package}"
+    conda:
+        TORCH
+    script:
+        "../scripts/sdg/sample_corpus.py"
+
+
+rule chunk:
+    input:
+        corpus=branch(IS_SAMPLE, then=out(f"{SDG}/sample_corpus"), otherwise=[]),
+    output:
+        records=out(f"{SDG}/chunks/records.jsonl"),
+        report=out(f"{SDG}/chunks/report.json"),
+    log:
+        log_file("chunk"),
+    params:
+        corpus_dir=None if IS_SAMPLE else config["corpus_dir"],
+        corpus=corpus_fingerprint,
+        options=options(
+            "sdg",
+            "file_extensions",
+            "min_text_length",
+            "max_file_size",
+            "num_files",
+            "sentences_per_chunk",
+            "num_sections",
+            "multi_doc",
+            "bundle_size",
+            "bundle_strategy",
+            "max_docs_per_bundle",
+            "multi_doc_manifest",
+        ),
+        model=options("model", "base_model", "revision", "passage_prefix", "passage_max_length"),
+        code=code("sdg/chunk.py"),
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    message:
+        "chunking the documents"
+    conda:
+        TORCH
+    script:
+        "../scripts/sdg/chunk.py"
+
+
+rule plan:
+    input:
+        records=rules.chunk.output.records,
+    output:
+        out(f"{SDG}/plan.json"),
+    log:
+        log_file("plan"),
+    params:
+        options=options("sdg", "style", "num_pairs", "sample_documents", "preview"),
+        models={role: f"{config['sdg'][f'{role}_provider']}/{config['sdg'][f'{role}_model']}" for role in ASKED_ROLES},
+        code=code("sdg/plan.py"),
+    localrule: True
+    message:
+        "planning the generation"
+    conda:
+        environment("llm")
+    script:
+        "../scripts/sdg/plan.py"
+
+
+rule fetch_generator:
+    output:
+        GENERATOR,
+    log:
+        log_file("fetch_generator"),
+    localrule: True
+    message:
+        "fetching the bundled generator's weights"
+    conda:
+        environment("llm")
+    script:
+        "../scripts/sdg/fetch_generator.py"
+
+
+rule llm_server:
+    input:
+        rules.fetch_generator.output,
+    output:
+        service(out(f"{SDG}/llm_server.json")),
+    log:
+        log_file("llm_server"),
+    params:
+        name=config["sdg"]["qa_generation_model"],
+        server=options("llm", "local")["local"],
+    threads: max(1, (workflow.cores or 2) - len(SHARDS))
+    resources:
+        mem_mb=1500,
+        runtime=720,
+    message:
+        "serving {params.name} on loopback"
+    conda:
+        environment("llm")
+    # exec, so that Snakemake's signal reaches the server; the generate job beside it only waits, so its core is used too
+    shell:
+        "exec python -m scripts.sdg.llm_server --model {input:q} --address-file {output:q} --name {params.name:q}"
+        " --port {params.server[port]} --parallel {params.server[parallel]} --context {params.server[context]}"
+        " --threads $(({threads} + 1)) > {log:q} 2>&1"
+
+
+rule generate:
+    input:
+        records=rules.chunk.output.records,
+        plan=rules.plan.output,
+        server=branch(LOCAL_LLM, then=rules.llm_server.output[0], otherwise=[]),
+    output:
+        out(f"{SDG}/generated/{{shard}}.jsonl"),
+    log:
+        log_file("generate_{shard}"),
+    params:
+        shards=len(SHARDS),
+        options=options(
+            "sdg",
+            "style",
+            "num_pairs",
+            "sample_documents",
+            "llm_free_pairs",
+            "preview",
+            "query_counts",
+            "reasoning_counts",
+            "max_artifacts_per_type",
+            "min_hops",
+            "max_hops",
+            "min_complexity",
+            "similarity_threshold",
+        ),
+        models=rules.plan.params.models,
+        sampling=options("llm", "temperature", "top_p"),
+        code=code("sdg/generate.py"),
+    resources:
+        llm=0 if LOCAL_LLM else 1,
+        mem_mb=2000,
+        runtime=720,
+    message:
+        "generating questions, shard {wildcards.shard}"
+    conda:
+        environment("llm")
+    script:
+        "../scripts/sdg/generate.py"
+
+
+rule sdg:
+    input:
+        shards=expand(rules.generate.output, shard=SHARDS),
+        contract=out("vectors/base/contract.json"),
+        chunks=out("vectors/base/chunks.json"),
+        questions=out("vectors/base/questions.json"),
+    output:
+        records=out(f"{SDG}/sdg.jsonl"),
+        manifest=out(f"{SDG}/generation_result.json"),
+        report=out(f"{SDG}/sdg_report.json"),
+    log:
+        log_file("sdg"),
+    params:
+        corpus_id=config["corpus_id"],
+        options=options("sdg", "round_trip_top_k", "similarity_threshold"),
+        code=code("sdg/sdg.py"),
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    message:
+        "checking the questions"
+    conda:
+        environment("cpu")
+    script:
+        "../scripts/sdg/sdg.py"

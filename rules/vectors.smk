@@ -1,0 +1,79 @@
+"""Vectors: computed once by model and text, asked for by several stages.
+
+inputs: the text files named in TEXTS, the contract of a model
+optional inputs: test sets of the user
+outputs: vectors/{model}/contract.json, vectors/{model}/{texts}.json (what is there and where in the store)
+"""
+
+TEST_SETS = {
+    "heldout": config["eval"]["eval_data_path"] or out("stage1_data_prep/eval_beir"),
+    **config["eval"]["test_sets"],
+}
+if config["prep"]["train_input_file"] and not config["eval"]["eval_data_path"]:
+    del TEST_SETS["heldout"]
+CONSOLIDATED = config["eval"]["finetuned_model_path"] or out(
+    "stage2_finetune/checkpoints/LATEST/model/consolidated"
+)
+CONTRACTS = {
+    "base": out("vectors/base/contract.json"),
+    "finetuned": f"{CONSOLIDATED}/contract.json",
+}
+# What is embedded, by name: the side of the contract and the files with the texts
+TEXTS = {
+    "chunks": ("passage", [rules.chunk.output.records]),
+    "questions": ("query", expand(rules.generate.output, shard=SHARDS)),
+    "corpus": ("passage", [out("stage1_data_prep/corpus/train.parquet")]),
+    "train_queries": ("query", [out("stage1_data_prep/train.json"), out("stage1_data_prep/val.json")]),
+    **{f"{name}_corpus": ("passage", [f"{folder}/corpus.jsonl"]) for name, folder in TEST_SETS.items()},
+    **{f"{name}_queries": ("query", [f"{folder}/queries.jsonl"]) for name, folder in TEST_SETS.items()},
+}
+
+
+rule contract:
+    input:
+        weights=branch(
+            is_local_folder(config["model"]["base_model"]),
+            then=f"{config['model']['base_model']}/config.json",
+            otherwise=[],
+        ),
+    output:
+        CONTRACTS["base"],
+    log:
+        log_file("contract"),
+    params:
+        model=config["model"],
+        code=code("vectors/contract.py"),
+    localrule: True
+    message:
+        "writing the base model's contract"
+    conda:
+        TORCH
+    script:
+        "../scripts/vectors/contract.py"
+
+
+rule embed:
+    input:
+        contract=lambda wildcards: CONTRACTS[wildcards.model],
+        texts=lambda wildcards: TEXTS[wildcards.texts][1],
+    output:
+        out("vectors/{model}/{texts}.json"),
+    log:
+        log_file("embed_{model}_{texts}"),
+    params:
+        side=lambda wildcards: TEXTS[wildcards.texts][0],
+        code=code("vectors/embed.py"),
+    wildcard_constraints:
+        model="|".join(CONTRACTS),
+        texts="|".join(TEXTS),
+    threads: 8
+    resources:
+        gpu=GPU,
+        mem_mb=8000,
+        runtime=720,
+    message:
+        "vectors of {wildcards.texts} by the {wildcards.model} model"
+    conda:
+        TORCH
+    script:
+        "../scripts/vectors/embed.py"

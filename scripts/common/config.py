@@ -1,0 +1,241 @@
+"""The configuration: defaults and limits from the schema, checks across options, dotted overrides.
+
+Read while the DAG is built, so nothing here imports more than PyYAML and jsonschema.
+"""
+
+import copy
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+
+from scripts.common.errors import UserError
+
+SCHEMA_FILE = Path(__file__).parents[2] / "config" / "schema" / "config.schema.yaml"
+
+
+def load_schema(path: Path = SCHEMA_FILE) -> dict[str, Any]:
+    """The JSON Schema of the configuration."""
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def resolve(config: dict[str, Any], schema: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the complete configuration: dotted keys nested, types of overrides read, defaults in, everything checked.
+
+    ``config`` is left as it was. Raises :class:`UserError` that lists every mistake with option and fix.
+    """
+    schema = schema or load_schema()
+    full = _convert(expand_dotted(config), schema)
+    problems = [_explain(error, schema) for error in Draft202012Validator(schema).iter_errors(full)]
+    if not problems:
+        full = _with_defaults(full, schema)
+        problems = _cross_checks(full)
+    if problems:
+        lines = "\n".join(f"  - {problem}" for problem in problems)
+        raise UserError(f"The configuration has {len(problems)} mistake(s):\n{lines}")
+    return full
+
+
+def expand_dotted(config: dict[str, Any]) -> dict[str, Any]:
+    """Turn ``{"finetune.num_epochs": 1}`` into ``{"finetune": {"num_epochs": 1}}``; dotted keys win over nested ones."""
+    plain = copy.deepcopy({key: value for key, value in config.items() if "." not in key})
+    for key, value in config.items():
+        if "." not in key:
+            continue
+        *sections, option = key.split(".")
+        node = plain
+        for section in sections:
+            child = node.get(section)
+            node[section] = child if isinstance(child, dict) else {}
+            node = node[section]
+        node[option] = copy.deepcopy(value)
+    return plain
+
+
+def defaults(schema: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The configuration that the schema alone gives: the recipe's own values."""
+    return _with_defaults({}, schema or load_schema())
+
+
+def options(schema: dict[str, Any] | None = None, prefix: str = "") -> dict[str, dict[str, Any]]:
+    """Every option by dotted name with its schema (for the option tables and for suggestions)."""
+    schema = schema or load_schema()
+    found: dict[str, dict[str, Any]] = {}
+    for name, sub in schema.get("properties", {}).items():
+        if sub.get("type") == "object" and "default" not in sub:
+            found.update(options(sub, f"{prefix}{name}."))
+        else:
+            found[prefix + name] = sub
+    return found
+
+
+def _with_defaults(value: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    full = dict(value)
+    for name, sub in schema.get("properties", {}).items():
+        if "default" in sub:
+            full.setdefault(name, copy.deepcopy(sub["default"]))
+        elif sub.get("type") == "object":
+            full[name] = _with_defaults(full.get(name, {}), sub)
+    extra = schema.get("additionalProperties")
+    if isinstance(extra, dict):
+        for name in full:
+            if name not in schema.get("properties", {}) and isinstance(full[name], dict):
+                full[name] = _with_defaults(full[name], extra)
+    return full
+
+
+def _convert(value: Any, schema: dict[str, Any]) -> Any:
+    """Read strings as the type the schema asks for.
+
+    Snakemake hands nested ``--config`` values on as strings (it reads them with YAML's base loader), also to the jobs
+    it starts; a string where the schema wants a number, a boolean or null is therefore read as YAML would.
+    """
+    kinds = schema.get("type", [])
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    if isinstance(value, dict):
+        known, extra = schema.get("properties", {}), schema.get("additionalProperties")
+        fallback = extra if isinstance(extra, dict) else {}
+        return {key: _convert(item, known.get(key, fallback)) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_convert(item, schema.get("items", {})) for item in value]
+    if isinstance(value, str) and kinds and "string" not in kinds:
+        return _read_number(value)
+    if isinstance(value, str) and "null" in kinds and value in {"null", "None", "~", ""}:
+        return None
+    if value is None and kinds == ["object"]:
+        return {}
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and kinds == ["string"]:
+        return str(value)
+    if isinstance(value, int) and not isinstance(value, bool) and "number" in kinds:
+        return float(value)
+    return value
+
+
+def _read_number(text: str) -> Any:
+    if text.strip().lower() == "none":
+        return None
+    try:
+        # YAML 1.1 reads 1e-5 as a string; Python's float does not
+        return float(text) if "e" in text.lower() and text[0] in "+-.0123456789" else yaml.safe_load(text)
+    except (ValueError, IndexError, yaml.YAMLError):
+        return text
+
+
+def _explain(error: Any, schema: dict[str, Any]) -> str:
+    name = ".".join(str(part) for part in error.absolute_path) or "the configuration"
+    sub, value = error.schema, error.instance
+    help_line = f" ({sub['description']})" if isinstance(sub, dict) and "description" in sub else ""
+    match error.validator:
+        case "additionalProperties":
+            unknown = [key for key in value if key not in sub.get("properties", {})]
+            prefix = "" if name == "the configuration" else f"{name}."
+            return "; ".join(f"unknown option {prefix}{key}{_suggest(prefix + str(key), schema)}" for key in unknown)
+        case "type":
+            wanted = sub["type"] if isinstance(sub["type"], str) else " or ".join(sub["type"])
+            return f"{name} is {value!r}, but must be of type {wanted}{help_line}"
+        case "enum":
+            return f"{name} is {value!r}, but must be one of {', '.join(map(str, sub['enum']))}{help_line}"
+        case "minimum" | "exclusiveMinimum" | "maximum" | "exclusiveMaximum":
+            sign = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}[error.validator]
+            return f"{name} is {value!r}, but must be {sign} {error.validator_value}{help_line}"
+        case "pattern" | "minLength":
+            return f"{name} is {value!r}, which has not the form it needs: {sub.get('description', error.message)}"
+        case _:
+            return f"{name}: {error.message}{help_line}"
+
+
+def _suggest(key: str, schema: dict[str, Any]) -> str:
+    known = options(schema)
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if not close:
+        leaf = key.rsplit(".", 1)[-1]
+        close = [name for name in known if name.rsplit(".", 1)[-1] == leaf]
+        close = close or difflib.get_close_matches(leaf, [name.rsplit(".", 1)[-1] for name in known], n=1)
+    return f"; did you mean {close[0]}?" if close else ". Options are listed in config/README.md."
+
+
+def _cross_checks(c: dict[str, Any]) -> list[str]:
+    """Rules that join several options."""
+    problems = []
+    sdg, prep, fine, ev, ex = c["sdg"], c["prep"], c["finetune"], c["eval"], c["export"]
+
+    ratios = [prep[f"{part}_ratio"] for part in ("train", "val", "test")]
+    if abs(sum(ratios) - 1) > 1e-6:
+        problems.append(
+            f"prep.train_ratio + prep.val_ratio + prep.test_ratio is {sum(ratios):g}, but must be 1 "
+            f"(now {ratios[0]:g} + {ratios[1]:g} + {ratios[2]:g}); change one of them"
+        )
+    needed = fine["train_n_passages"] - 1
+    if prep["hard_negatives_to_mine"] < needed:
+        problems.append(
+            f"prep.hard_negatives_to_mine is {prep['hard_negatives_to_mine']}, but training reads {needed} per question "
+            f"(finetune.train_n_passages - 1): raise the first to {needed} or lower the second to "
+            f"{prep['hard_negatives_to_mine'] + 1}"
+        )
+    orders = [("sdg.min_hops", sdg["min_hops"], "sdg.max_hops", sdg["max_hops"])]
+    for side in ("batch", "seq_len"):
+        names = [f"trt_{part}_{side}" for part in ("min", "opt", "max")]
+        present = [name for name in names if ex[name] is not None]
+        orders += [
+            (f"export.{low}", ex[low], f"export.{high}", ex[high])
+            for low, high in zip(present, present[1:], strict=False)
+        ]
+    problems += [
+        f"{low_name} ({low}) is greater than {high_name} ({high}); lower the first or raise the second"
+        for low_name, low, high_name, high in orders
+        if low > high
+    ]
+    longest = max(c["model"]["query_max_length"], c["model"]["passage_max_length"])
+    if ex["export_to_trt"] and ex["trt_max_seq_len"] is not None and ex["trt_max_seq_len"] < longest:
+        problems.append(
+            f"export.trt_max_seq_len ({ex['trt_max_seq_len']}) is shorter than the longest trained sequence ({longest}): "
+            "longer requests would fail; raise it or set it to null"
+        )
+    if ex["quant_cfg"] and not ex["export_to_trt"]:
+        problems.append("export.quant_cfg needs export.export_to_trt=true; set it, or set quant_cfg to null")
+    if fine["global_batch_size"] < fine["local_batch_size"]:
+        problems.append(
+            f"finetune.local_batch_size ({fine['local_batch_size']}) is greater than finetune.global_batch_size "
+            f"({fine['global_batch_size']}); lower the first"
+        )
+    elif fine["global_batch_size"] % fine["local_batch_size"]:
+        problems.append(
+            f"finetune.global_batch_size ({fine['global_batch_size']}) is not a multiple of finetune.local_batch_size "
+            f"({fine['local_batch_size']})"
+        )
+    if fine["select"] == "validation" and not prep["val_ratio"]:
+        problems.append(
+            "finetune.select=validation needs validation documents: set prep.val_ratio (0.1, say) or select=last"
+        )
+    if prep["sdg_input_path"] and prep["train_input_file"]:
+        problems.append(
+            "prep.sdg_input_path and prep.train_input_file are both set; keep one (the other is null)"
+        )
+    if prep["split_strategy"] == "groups" and not prep["groups_json"]:
+        problems.append("prep.split_strategy=groups needs prep.groups_json")
+    if prep["train_input_file"] and not (ev["eval_data_path"] or ev["test_sets"]):
+        problems.append("prep.train_input_file makes no test set: name one with eval.eval_data_path or eval.test_sets")
+    if not prep["train_input_file"] and not prep["test_ratio"] and not (ev["eval_data_path"] or ev["test_sets"]):
+        problems.append("prep.test_ratio is 0, so nothing is held out: raise it, or name a test set with eval.test_sets")
+    if "heldout" in ev["test_sets"]:
+        problems.append("eval.test_sets.heldout: that name stands for the held-out split; choose another")
+    if not (ev["eval_base"] or ev["eval_finetuned"] or ev["eval_nim"]):
+        problems.append("eval.eval_base, eval.eval_finetuned and eval.eval_nim are all false; set one")
+    if ev["fail_on_nim_metric_drift"] and not (ev["eval_nim"] and ev["eval_finetuned"]):
+        problems.append("eval.fail_on_nim_metric_drift compares two evaluations: set eval_nim and eval_finetuned")
+    for option, counts in (("query_counts", sdg["query_counts"]), ("reasoning_counts", sdg["reasoning_counts"])):
+        if counts and sum(counts.values()) != sdg["num_pairs"]:
+            problems.append(
+                f"sdg.{option} sums to {sum(counts.values())}, but sdg.num_pairs is {sdg['num_pairs']}; make them equal"
+            )
+    roles = ["artifact_extraction", "qa_generation", "quality_judge"] + (["embed"] if sdg["embed_model"] else [])
+    for role in roles:
+        provider = sdg[f"{role}_provider"]
+        if provider != "local" and provider not in c["llm"]["providers"]:
+            problems.append(
+                f"sdg.{role}_provider is {provider!r}, which llm.providers does not define "
+                f"(known: {', '.join(['local', *c['llm']['providers']])})"
+            )
+    return problems

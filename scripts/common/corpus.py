@@ -1,0 +1,88 @@
+"""Finding a corpus's documents, and a fingerprint of them that follows content and not dates.
+
+Read while the DAG is built: standard library only.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from scripts.common.errors import UserError
+from scripts.common.files import sha256_file, sha256_text, write_json
+
+DEFAULT_EXTENSIONS = (".txt", ".md", ".text", "")
+HUB, SAMPLE = "hf://", "sample:"
+# A suffix is an extension when it is short and plain; "notes_research.nvidia.com_x" has none
+_EXTENSION = re.compile(r"\.[A-Za-z0-9_]{1,10}$")
+
+
+def extension(name: str) -> str:
+    """Extension of a file name, lower case with its dot, or ``""``."""
+    match = _EXTENSION.search(name.removeprefix("."))
+    return match.group().lower() if match else ""
+
+
+def parse_extensions(option: str | None) -> tuple[str, ...]:
+    """The option ``sdg.file_extensions`` as a tuple; ``".md,txt"`` reads like ``".md,.txt"``, ``","`` adds none."""
+    if option is None:
+        return DEFAULT_EXTENSIONS
+    parts = [part.strip().lower() for part in option.split(",")]
+    return tuple(dict.fromkeys("." + part.lstrip(".") if part else "" for part in parts))
+
+
+def list_documents(corpus_dir: str | Path, extensions: Iterable[str]) -> list[str]:
+    """Corpus-relative POSIX paths of the documents, sorted; hidden files and folders are left out.
+
+    Raises:
+        UserError: The folder is missing or empty, or holds no file with these extensions.
+    """
+    root = Path(corpus_dir)
+    if not root.is_dir():
+        raise UserError(f"corpus_dir {root} is not a folder. Set corpus_dir to the folder with your documents.")
+    names = []
+    for folder, folders, files in os.walk(root, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        names += [Path(folder, name).relative_to(root).as_posix() for name in files if not name.startswith(".")]
+    if not names:
+        raise UserError(f"corpus_dir {root} is empty. Put documents there, or set corpus_dir to another folder.")
+    wanted = set(extensions)
+    chosen = sorted(name for name in names if extension(name.rsplit("/", 1)[-1]) in wanted)
+    if not chosen:
+        seen = sorted({extension(name.rsplit("/", 1)[-1]) or "none" for name in names})
+        raise UserError(
+            f"corpus_dir {root} has {len(names)} file(s), but none with the extensions "
+            f"{', '.join(name or 'none' for name in wanted)} (found: {', '.join(seen)}). Set sdg.file_extensions."
+        )
+    return chosen
+
+
+def fingerprint(corpus_dir: str, extensions: Iterable[str], cache_file: str | Path) -> str:
+    """Digest of the names and contents of a corpus; a hub address stands for itself.
+
+    Contents are hashed again only for files whose size or date changed since ``cache_file`` was written.
+    """
+    if corpus_dir.startswith((HUB, SAMPLE)):
+        return corpus_dir
+    root, cache = Path(corpus_dir), Path(cache_file)
+    known = _read_cache(cache)
+    entries, changed = {}, False
+    for name in list_documents(root, extensions):
+        path = root / name
+        status = path.stat()
+        stamp = f"{status.st_size}:{status.st_mtime_ns}"
+        entry = known.get(str(path.resolve()))
+        if not entry or entry[0] != stamp:
+            entry, changed = [stamp, sha256_file(path)], True
+        entries[name] = entry
+    if changed:
+        write_json(cache, known | {str((root / name).resolve()): entry for name, entry in entries.items()}, indent=0)
+    return sha256_text("\n".join(f"{entry[1]} {name}" for name, entry in entries.items()))[:32]
+
+
+def _read_cache(path: Path) -> dict[str, list[str]]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}

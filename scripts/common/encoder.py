@@ -1,0 +1,166 @@
+"""The encoder: texts to vectors under a contract, with PyTorch, ONNX Runtime or an HTTP endpoint behind it."""
+
+import abc
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scripts.common.batching import padded_tokens, plan_batches
+from scripts.common.contract import Contract, Side
+from scripts.common.errors import UserError
+from scripts.common.job import log
+from scripts.common.models import resolve_model
+from scripts.common.tokens import fast_tokenizer
+
+# A CPU core's cache, not its memory, limits a batch: 2,048 tokens ran fastest on two AVX2 cores (tests/benchmarks).
+CPU_TOKEN_BUDGET = 2048
+
+
+class Encoder(abc.ABC):
+    """Texts to vectors of one contract."""
+
+    contract: Contract
+
+    @abc.abstractmethod
+    def batches(self, texts: Sequence[str], side: Side) -> Iterator[tuple[list[int], np.ndarray]]:
+        """Yield ``(indices into texts, float32 vectors [len(indices), dimension])`` until every text had its turn."""
+
+    def encode(self, texts: Sequence[str], side: Side) -> np.ndarray:
+        """Float32 vectors ``[len(texts), dimension]``."""
+        vectors = np.empty((len(texts), self.contract.dimension), np.float32)
+        for indices, rows in self.batches(texts, side):
+            vectors[indices] = rows
+        return vectors
+
+
+class LocalEncoder(Encoder):
+    """An encoder that tokenizes here and runs length-sorted, token-budgeted batches."""
+
+    def __init__(self, contract: Contract, folder: Path, token_budget: int) -> None:
+        self.contract = contract
+        self.token_budget = token_budget
+        self.tokenizer = fast_tokenizer(folder)
+
+    @abc.abstractmethod
+    def forward(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Vectors ``[batch, dimension]`` of padded int64 token ids and mask ``[batch, tokens]``."""
+
+    def tokenize(self, texts: Sequence[str], side: Side) -> list[list[int]]:
+        """Token ids per text, prefix in front, cut to the contract's length, special tokens in."""
+        self.tokenizer.enable_truncation(self.contract.max_length(side))
+        found: list[list[int]] = []
+        for start in range(0, len(texts), 4096):
+            block = [self.contract.text(text, side) for text in texts[start : start + 4096]]
+            found.extend(encoding.ids for encoding in self.tokenizer.encode_batch_fast(block))
+        return found
+
+    def batches(self, texts: Sequence[str], side: Side) -> Iterator[tuple[list[int], np.ndarray]]:
+        """See :meth:`Encoder.batches`; longest texts come first."""
+        tokens = self.tokenize(texts, side)
+        lengths = [len(row) for row in tokens]
+        plan = plan_batches(lengths, self.token_budget)
+        if texts:
+            padded = padded_tokens(lengths, plan)
+            log.debug("%d tokens in %d batches, %.1f %% padding", padded, len(plan), 100 - 100 * sum(lengths) / padded)
+        for indices in plan:
+            yield indices, self.forward(*pad([tokens[i] for i in indices]))
+
+
+class TorchEncoder(LocalEncoder):
+    """PyTorch back end."""
+
+    def __init__(
+        self, contract: Contract, folder: Path, *, device: str, token_budget: int, attention: str | None = None
+    ) -> None:
+        import torch
+
+        self.device = pick_device(device)
+        super().__init__(contract, folder, token_budget if self.device == "cuda" else CPU_TOKEN_BUDGET)
+        self.model = load_model(folder, contract, attention).eval().to(self.device)
+        self._torch = torch
+
+    def forward(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """See :meth:`LocalEncoder.forward`. bfloat16 matrix products on a GPU, float32 on a CPU."""
+        from scripts.common.pooling import normalize, pool
+
+        torch = self._torch
+        token_ids, token_mask = (torch.from_numpy(array).to(self.device) for array in (ids, mask))
+        autocast = torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda")
+        with torch.inference_mode(), autocast:
+            hidden = self.model(input_ids=token_ids, attention_mask=token_mask).last_hidden_state
+            vectors = pool(hidden, token_mask, self.contract.pooling)
+        return (normalize(vectors) if self.contract.l2_normalize else vectors).float().cpu().numpy()
+
+
+def pad(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Right-padded int64 ids and mask ``[len(rows), longest]``; padding ids are 0 and masked."""
+    ids = np.zeros((len(rows), max(map(len, rows))), np.int64)
+    mask = np.zeros_like(ids)
+    for row, tokens in enumerate(rows):
+        ids[row, : len(tokens)] = tokens
+        mask[row, : len(tokens)] = 1
+    return ids, mask
+
+
+def open_encoder(
+    contract_file: str | Path, *, device: str = "auto", token_budget: int = CPU_TOKEN_BUDGET, attention: str | None = None
+) -> LocalEncoder:
+    """The encoder for a contract file, with the back end that the contract names.
+
+    Raises:
+        UserError: The model is missing, or its weights are not those the contract was written for.
+    """
+    from scripts.common.contract import weights_digest
+
+    contract = Contract.load(contract_file)
+    folder = resolve_model(contract.model, contract.revision, relative_to=Path(contract_file).parent)
+    if weights_digest(folder) != contract.weights_sha256:
+        raise UserError(
+            f"the weights in {folder} are not those of {contract_file}. "
+            "If the model was replaced on purpose, delete that contract file and run again."
+        )
+    if contract.backend == "onnx":
+        from scripts.common.onnx_encoder import OnnxEncoder
+
+        return OnnxEncoder(contract, folder, token_budget=CPU_TOKEN_BUDGET)
+    return TorchEncoder(contract, folder, device=device, token_budget=token_budget, attention=attention)
+
+
+def pick_device(wanted: str) -> str:
+    """``cuda`` or ``cpu``; :class:`UserError` when a GPU is asked for and there is none."""
+    import torch
+
+    present = torch.cuda.is_available()
+    if wanted == "cuda" and not present:
+        raise UserError("vectors.device is cuda, but PyTorch sees no GPU. Use auto or cpu, or check the driver.")
+    return "cuda" if present and wanted != "cpu" else "cpu"
+
+
+def load_model(folder: Path, contract: Contract, attention: str | None = None) -> Any:
+    """The transformer of a folder, in float32."""
+    import torch
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    try:
+        transformers.utils.logging.disable_progress_bar()
+        return transformers.AutoModel.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            attn_implementation=attention or best_attention(),
+            trust_remote_code=contract.trust_remote_code,
+        )
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(f"the model in {folder} cannot be loaded: {error}") from error
+
+
+def best_attention() -> str:
+    """``flash_attention_2`` where a GPU and the package are there, else ``sdpa``."""
+    import importlib.util
+
+    import torch
+
+    fast = torch.cuda.is_available() and importlib.util.find_spec("flash_attn") is not None
+    return "flash_attention_2" if fast else "sdpa"

@@ -1,0 +1,33 @@
+"""One run at a time in an output folder, without a lock that outlives a kill.
+
+Snakemake's own lock files stay behind after ``kill -9`` and ask for ``--unlock``; the profiles switch them off. This lock
+belongs to the process, so the kernel lifts it whatever ends the run.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import IO
+
+from scripts.common.errors import UserError
+
+_held: list[IO[str]] = []
+
+
+def hold_run_lock(output_dir: str | Path) -> None:
+    """Hold the folder's lock until this process ends; :class:`UserError` when another run has it."""
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = (folder / ".run.lock").open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        raise UserError(
+            f"another run (process {lock.read().strip() or '?'}) is at work in {folder}. "
+            "Wait for it, or give this run another output_dir."
+        ) from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    _held.append(lock)

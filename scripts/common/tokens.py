@@ -1,0 +1,25 @@
+"""The model's own tokenizer, without the model."""
+
+from pathlib import Path
+from typing import Any
+
+from scripts.common.errors import UserError
+
+
+def fast_tokenizer(folder: Path) -> Any:
+    """The Rust tokenizer of a model folder, without padding.
+
+    Raises:
+        UserError: The folder has none.
+    """
+    from tokenizers import Tokenizer
+
+    for name in ("tokenizer.json", "tokenizer/tokenizer.json"):
+        if (folder / name).is_file():
+            tokenizer = Tokenizer.from_file(str(folder / name))
+            tokenizer.no_padding()
+            return tokenizer
+    raise UserError(
+        f"model folder {folder} has no tokenizer.json. Save one with "
+        "transformers.AutoTokenizer.from_pretrained(folder, use_fast=True).save_pretrained(folder)."
+    )

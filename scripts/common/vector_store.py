@@ -1,0 +1,150 @@
+"""Vectors that were computed once, found again by what determines them.
+
+A store is a folder per contract side (key: :meth:`Contract.key`). Each writer appends to a pair of files of its own,
+``<writer>.vec`` (float32 rows) and ``<writer>.idx`` (one fixed record a row: 32 bytes SHA-256 of the text, 4 bytes
+CRC-32 of the row). Nothing is ever rewritten, so a kill costs at most the batch under way, several jobs may write at
+once, also on a shared file system, and a torn or corrupted row is simply missing and computed again.
+"""
+
+import hashlib
+import os
+import struct
+import uuid
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from scripts.common.contract import Contract, Side
+from scripts.common.job import log
+
+RECORD = struct.Struct("<32sI")
+
+
+def text_key(text: str) -> bytes:
+    """SHA-256 of a text, 32 bytes."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+class VectorStore:
+    """The vectors of one contract side.
+
+    Args:
+        root: Folder of all stores, usually ``<output_dir>/cache/vectors``.
+        contract: Decides the key and the row length.
+        side: ``query`` or ``passage``.
+    """
+
+    def __init__(self, root: str | Path, contract: Contract, side: Side) -> None:
+        self.folder = Path(root) / contract.key(side)
+        self.dimension = contract.dimension
+        self._rows: dict[bytes, tuple[int, int]] = {}
+        self._files: list[np.ndarray] = []
+        self._checks: list[np.ndarray] = []
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what is on disk now."""
+        self._rows.clear()
+        self._files.clear()
+        self._checks.clear()
+        width = 4 * self.dimension
+        for index_file in sorted(self.folder.glob("*.idx")):
+            vector_file = index_file.with_suffix(".vec")
+            count = min(index_file.stat().st_size // RECORD.size, _size(vector_file) // width)
+            if not count:
+                continue
+            records = np.fromfile(index_file, np.dtype([("key", "V32"), ("crc", "<u4")]), count)
+            self._files.append(np.memmap(vector_file, np.float32, "r", shape=(count, self.dimension)))
+            self._checks.append(records["crc"])
+            number = len(self._files) - 1
+            self._rows.update((key.tobytes(), (number, row)) for row, key in enumerate(records["key"]))
+
+    def __contains__(self, text: str) -> bool:
+        return text_key(text) in self._rows
+
+    def missing(self, texts: Sequence[str]) -> list[str]:
+        """Texts without a sound vector, each once, in order."""
+        wanted = {text_key(text): text for text in texts}
+        gone = {key for key in wanted if not self._sound(key)}
+        return [text for key, text in wanted.items() if key in gone]
+
+    def gather(self, texts: Sequence[str]) -> np.ndarray:
+        """Float32 vectors ``[len(texts), dimension]``.
+
+        Raises:
+            KeyError: A text has no vector.
+        """
+        vectors = np.empty((len(texts), self.dimension), np.float32)
+        for row, text in enumerate(texts):
+            number, position = self._rows[text_key(text)]
+            vectors[row] = self._files[number][position]
+        return vectors
+
+    def writer(self) -> "StoreWriter":
+        """A context manager that appends rows to files of its own."""
+        return StoreWriter(self.folder, self.dimension)
+
+    def _sound(self, key: bytes) -> bool:
+        place = self._rows.get(key)
+        if place is None:
+            return False
+        number, row = place
+        vector = self._files[number][row]
+        if zlib.crc32(vector.tobytes()) == self._checks[number][row] and np.isfinite(vector).all():
+            return True
+        log.warning("vector store %s: a row is damaged and will be computed again", self.folder)
+        del self._rows[key]
+        return False
+
+
+class StoreWriter:
+    """Appends rows; every :meth:`add` is on disk when it returns."""
+
+    def __init__(self, folder: Path, dimension: int) -> None:
+        self.dimension = dimension
+        folder.mkdir(parents=True, exist_ok=True)
+        # numbered, so that a recomputed row is read after, and wins over, a damaged one
+        self.base = folder / f"{_next_number(folder):06d}-{uuid.uuid4().hex[:12]}"
+
+    def __enter__(self) -> "StoreWriter":
+        self._vectors = self.base.with_suffix(".vec").open("ab", buffering=0)
+        self._index = self.base.with_suffix(".idx").open("ab", buffering=0)
+        return self
+
+    def add(self, texts: Sequence[str], vectors: np.ndarray) -> None:
+        """Append the rows of ``texts``; ``vectors`` is ``[len(texts), dimension]``.
+
+        Raises:
+            ValueError: The shape is wrong or a value is not finite.
+        """
+        rows = np.ascontiguousarray(vectors, np.float32)
+        if rows.shape != (len(texts), self.dimension):
+            raise ValueError(f"vectors have shape {rows.shape}, expected {(len(texts), self.dimension)}")
+        if not np.isfinite(rows).all():
+            raise ValueError("the model returned vectors with NaN or infinite values")
+        records = b"".join(
+            RECORD.pack(text_key(text), zlib.crc32(row.tobytes())) for text, row in zip(texts, rows, strict=True)
+        )
+        # rows before records: a kill between the two leaves rows that no record names
+        self._vectors.write(rows.tobytes())
+        os.fsync(self._vectors.fileno())
+        self._index.write(records)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.fsync(self._index.fileno())
+        self._vectors.close()
+        self._index.close()
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _next_number(folder: Path) -> int:
+    numbers = [int(path.name[:6]) for path in folder.glob("*.idx") if path.name[:6].isdigit()]
+    return max(numbers, default=0) + 1

@@ -1,0 +1,66 @@
+"""Checks of a question that need no model: malformed, about the prompt instead of the subject, or copied."""
+
+import re
+
+_PROMPT = re.compile(
+    r"\b(passage|paragraph|excerpt|(this|the|above|given|following|provided) (text|article|document|section|context|"
+    r"segment|transcript|question|answer|paper|study|author|information|statement|sentence)s?|reference \d|"
+    r"question_?\d|search question|short question|as an ai)\b",
+    re.IGNORECASE,
+)
+# A question that stops after one of these was cut by the length limit
+_CUT = re.compile(
+    r"\b(a|an|and|are|as|at|be|by|can|does|for|from|has|have|in|into|is|its|of|on|or|that|the|their|this|to|was|were|"
+    r"when|which|with|[a-z]|[\w-]+-)\?$",
+    re.IGNORECASE,
+)
+_STOP = frozenset(
+    "a about also an and any are as at be been between by can could did difference do does each effect explain for from "
+    "give has have how in into is it its main many mean meaning more most much name of on one or other possible purpose "
+    "role than that the their there these they this to two used using was were what when where which why will with would "
+    "you your".split()
+)
+
+
+def fault(question: str, passage: str) -> str | None:
+    """Why a question is not worth keeping, or ``None``.
+
+    Args:
+        question: One line.
+        passage: The text it was asked about.
+    """
+    words = content_words(question)
+    if len(question) < 15 or len(question.split()) < 4:
+        return "too short"
+    if _PROMPT.search(question):
+        return "speaks of the prompt"
+    if _CUT.search(question):
+        return "cut off"
+    if len(set(words)) < 2:
+        return "names no subject"
+    if len(words) > 4 and len(set(words)) <= len(words) / 2:
+        return "repeats itself"
+    known = set(content_words(passage))
+    if not any(_stem(word) in {_stem(other) for other in known} for word in words):
+        return "shares no word with its passage"
+    if _squash(question.rstrip("?")) in _squash(passage):
+        return "copied"
+    return None
+
+
+def content_words(text: str) -> list[str]:
+    """Words, lower case, without function words and the usual words of questions."""
+    return [word for word in re.findall(r"[\w'-]+", text.lower()) if word not in _STOP and len(word) > 1]
+
+
+def normal_form(question: str) -> str:
+    """What two questions have in common when they differ only in case, punctuation and spacing."""
+    return " ".join(re.findall(r"\w+", question.lower()))
+
+
+def _squash(text: str) -> str:
+    return " ".join(text.lower().split())
+
+
+def _stem(word: str) -> str:
+    return word[:-1] if word.endswith("s") and len(word) > 3 else word

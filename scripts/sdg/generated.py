@@ -1,0 +1,49 @@
+"""What generation gives for one record, whatever the style."""
+
+import dataclasses
+from typing import Any
+
+ARTIFACT_TYPES = (
+    "key_concepts",
+    "relationships",
+    "themes",
+    "entities",
+    "processes",
+    "insights",
+    "technical_terms",
+    "contextual_factors",
+)
+
+
+@dataclasses.dataclass
+class Generated:
+    """Pairs of one record.
+
+    Attributes:
+        pairs: Question-answer pairs in the recipe's format.
+        evaluations: A judge's verdicts, one a pair and in the same order, or ``None`` where no judge was asked.
+        artifacts: Lists by artifact type; empty where none were asked for.
+        problems: What went wrong, for the report; the record stays in the corpus all the same.
+    """
+
+    pairs: list[dict[str, Any]]
+    evaluations: list[dict[str, Any]] | None = None
+    artifacts: dict[str, list[dict[str, str]]] = dataclasses.field(default_factory=dict)
+    problems: list[str] = dataclasses.field(default_factory=list)
+
+
+def make_pair(
+    question: str, segment_ids: list[int], *, query_type: str, answer: str = "", complexity: int = 1, **extra: Any
+) -> dict[str, Any]:
+    """A single-hop pair in the recipe's format."""
+    return {
+        "question": question,
+        "answer": answer,
+        "question_complexity": complexity,
+        "query_type": query_type,
+        "reasoning_type": "factual",
+        "segment_ids": segment_ids,
+        "hop_count": 1,
+        "hop_contexts": [{"hop_number": 1, "segment_ids": segment_ids, "summary": ""}],
+        **extra,
+    }

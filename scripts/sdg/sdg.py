@@ -1,0 +1,181 @@
+"""Generated shards to ``sdg.jsonl``: malformed, duplicate and unanswerable questions out, and why, for each.
+
+The round trip asks the base model for each question's own segment. A question whose segment is not among the best
+``round_trip_top_k`` is likely not answered by it (Alberti et al. 2019, "Synthetic QA Corpora Generation with Roundtrip
+Consistency", ACL; with a retriever as in Dai et al. 2023, "Promptagator", ICLR). Where no judge was asked, the rank is
+also the quality score, so that ``prep.quality_threshold`` means the same with and without a judge.
+"""
+
+import collections
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scripts.common.contract import Contract
+from scripts.common.files import read_jsonl, write_json, write_jsonl
+from scripts.common.job import job, log
+from scripts.common.vector_store import VectorStore
+from scripts.sdg.filters import fault, normal_form
+
+# The score of a question at rank top_k; the recipe's default threshold, so that what passes the round trip is kept
+PASSING_SCORE = 7.0
+BLOCK = 512
+
+
+def sdg(
+    shard_files: Sequence[str | Path],
+    target: str | Path,
+    manifest_file: str | Path,
+    report_file: str | Path,
+    *,
+    corpus_id: str,
+    contract: Contract,
+    store: str | Path,
+    options: dict[str, Any],
+) -> None:
+    """Merge shards, drop what is not worth keeping, and write records, manifest and report.
+
+    Args:
+        shard_files: Outputs of rule ``generate``.
+        target: ``sdg.jsonl``, the recipe's records.
+        manifest_file: ``generation_result.json``, written last.
+        report_file: Counts by reason.
+        corpus_id: Name of the data set in the manifest.
+        contract: The base model's.
+        store: Folder of the vector store, which holds all chunks and questions.
+        options: ``round_trip_top_k`` and ``similarity_threshold`` are read.
+    """
+    records = sorted((record for path in shard_files for _, record in read_jsonl(path, "shard")), key=_source)
+    ranks = rank_own_segments(records, contract, store)
+    vectors = VectorStore(store, contract, "query")
+    dropped: collections.Counter[str] = collections.Counter()
+    kept: collections.Counter[str] = collections.Counter()
+    seen: set[str] = set()
+    asked = 0
+    for number, record in enumerate(records):
+        asked += len(record["qa_generation"]["pairs"])
+        reasons = judge_pairs(record, ranks[number], seen, vectors, options)
+        keep_pairs(record, ranks[number], reasons, options["round_trip_top_k"])
+        dropped.update(reason for reason in reasons if reason)
+        kept.update(pair["query_type"] for pair in record["deduplicated_qa_pairs"])
+    write_jsonl(target, records)
+    report = {
+        "documents": len(records),
+        "pairs": asked,
+        "kept": sum(kept.values()),
+        "kept_by_query_type": dict(sorted(kept.items())),
+        "dropped_by_reason": dict(dropped.most_common()),
+        "documents_with_problems": sum(bool(record["generation"]["problems"]) for record in records),
+    }
+    write_json(report_file, report)
+    log.info("kept %d of %d pairs %s; dropped %s", report["kept"], asked, dict(kept), dict(dropped.most_common()))
+    path = Path(target).name if Path(target).parent == Path(manifest_file).parent else str(Path(target).resolve())
+    manifest = {"schema_version": 1, "dataset_name": corpus_id, "output_path": path}
+    write_json(manifest_file, manifest, sort_keys=True)
+
+
+def rank_own_segments(
+    records: Sequence[dict[str, Any]], contract: Contract, store: str | Path
+) -> list[list[int]]:
+    """Rank of each pair's best own segment among all chunks of the corpus, from 1, by record and pair."""
+    passages = list(dict.fromkeys(chunk["text"] for record in records for chunk in record["chunks"]))
+    row_of = {text: row for row, text in enumerate(passages)}
+    pairs = [
+        (number, pair, [row_of[text] for text in segment_texts(record, pair)])
+        for number, record in enumerate(records)
+        for pair in record["qa_generation"]["pairs"]
+    ]
+    ranks: list[list[int]] = [[] for _ in records]
+    if not pairs:
+        return ranks
+    corpus = VectorStore(store, contract, "passage").gather(passages)
+    queries = VectorStore(store, contract, "query").gather([pair["question"] for _, pair, _ in pairs])
+    for start in range(0, len(pairs), BLOCK):
+        scores = queries[start : start + BLOCK] @ corpus.T
+        for row, (number, _, own) in zip(scores, pairs[start : start + BLOCK], strict=True):
+            ranks[number].append(1 + int(np.count_nonzero(row > row[own].max())) if own else len(passages) + 1)
+    return ranks
+
+
+def judge_pairs(
+    record: dict[str, Any], ranks: Sequence[int], seen: set[str], vectors: VectorStore, options: dict[str, Any]
+) -> list[str | None]:
+    """Why each pair of a record is dropped (``None``: it is kept); ``seen`` collects the questions of all records."""
+    top_k = options["round_trip_top_k"]
+    reasons: list[str | None] = []
+    kept: list[np.ndarray] = []
+    for pair, rank in zip(record["qa_generation"]["pairs"], ranks, strict=True):
+        question, reason = pair["question"], None
+        vector = vectors.gather([question])[0]
+        if not pair.get("training_only"):
+            reason = fault(question, " ".join(segment_texts(record, pair)))
+        if reason is None and normal_form(question) in seen:
+            reason = "asked before"
+        if reason is None and top_k is not None and rank > top_k:
+            reason = "round trip: own segment not found"
+        if reason is None and any(float(vector @ other) > options["similarity_threshold"] for other in kept):
+            reason = "near duplicate"
+        if reason is None:
+            seen.add(normal_form(question))
+            kept.append(vector)
+        reasons.append(reason)
+    return reasons
+
+
+def keep_pairs(
+    record: dict[str, Any], ranks: Sequence[int], reasons: Sequence[str | None], top_k: int | None
+) -> None:
+    """Give a record its surviving pairs with an evaluation each, and the list of those dropped."""
+    verdicts = record["generation"].pop("judged")
+    pairs, evaluations, dropped = [], [], []
+    for number, (pair, rank, reason) in enumerate(
+        zip(record["qa_generation"]["pairs"], ranks, reasons, strict=True)
+    ):
+        if reason is not None:
+            dropped.append({"question": pair["question"], "reason": reason, "rank": rank})
+            continue
+        pairs.append(pair)
+        judged = verdicts is not None and number < len(verdicts)
+        evaluations.append(verdicts[number] if judged else evaluation(rank, top_k))
+    record["deduplicated_qa_pairs"] = pairs
+    record["qa_evaluations"] = {"evaluations": evaluations}
+    record["generation"]["dropped"] = dropped
+
+
+def evaluation(rank: int, top_k: int | None) -> dict[str, Any]:
+    """A judge's verdict in form, from the round trip: 10 at rank 1, falling with its logarithm to 7 at ``top_k``."""
+    if top_k is None:
+        score, note = PASSING_SCORE, "not judged and not checked by round trip"
+    else:
+        score = round(10 - (10 - PASSING_SCORE) * math.log(rank) / math.log(max(top_k, 2)), 2)
+        note = f"not judged; the base model finds its segment at rank {rank}"
+    dimension = {"score": max(1, round(score)), "justification": note}
+    dimensions = {name: dict(dimension) for name in ("relevance", "accuracy", "context_support", "clarity")}
+    return {**dimensions, "overall": {"score": max(1.0, score), "assessment": note}, "improvements": ""}
+
+
+def segment_texts(record: dict[str, Any], pair: dict[str, Any]) -> list[str]:
+    """Texts of a pair's segments; unknown ids are passed over."""
+    wanted = set(pair["segment_ids"])
+    return [chunk["text"] for chunk in record["chunks"] if chunk["chunk_id"] in wanted]
+
+
+def _source(record: dict[str, Any]) -> str:
+    return record["source_id"]
+
+
+if __name__ == "__main__":
+    with job(snakemake):  # noqa: F821
+        sdg(
+            snakemake.input.shards,  # noqa: F821
+            snakemake.output.records,  # noqa: F821
+            snakemake.output.manifest,  # noqa: F821
+            snakemake.output.report,  # noqa: F821
+            corpus_id=snakemake.params.corpus_id,  # noqa: F821
+            contract=Contract.load(snakemake.input.contract),  # noqa: F821
+            store=f"{snakemake.config['output_dir']}/cache/vectors",  # noqa: F821
+            options=snakemake.params.options,  # noqa: F821
+        )

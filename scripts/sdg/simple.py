@@ -1,0 +1,79 @@
+"""Plain questions from models too small for the full protocol.
+
+A 135M model asked freely gives about one usable question in ten: it answers instead of asking, repeats the prompt, or
+runs on. What helps is a grammar (strict JSON Schema with a pattern for each question), so that every reply is a list
+of questions, at a third of the tokens. Which of them are any good is for the checks that follow (``scripts/sdg/sdg.py``).
+"""
+
+import json
+import math
+from typing import Any
+
+from scripts.common.llm import ChatModel, Messages
+from scripts.sdg.generated import Generated, make_pair
+
+_OPENINGS = ("What", "How", "(Which|Why|When|Where|Is|Does|Can)")
+QUESTIONS_PER_CALL = len(_OPENINGS)
+MAX_TOKENS = 220
+# Longer segments are cut: a small model forgets the task
+MAX_CHARACTERS = 1500
+SYSTEM = (
+    "You write search questions. Each question can be answered by the passage, names its subject, "
+    "and is understood without seeing the passage."
+)
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        f"question_{number}": {"type": "string", "pattern": f"^{opening} [a-zA-Z0-9 ,'()/_.-]{{20,140}}\\?$"}
+        for number, opening in enumerate(_OPENINGS, start=1)
+    },
+    "required": [f"question_{number}" for number in range(1, QUESTIONS_PER_CALL + 1)],
+    "additionalProperties": False,
+}
+
+
+def generate(record: dict[str, Any], models: dict[str, ChatModel], options: dict[str, Any]) -> Generated:
+    """Ask for ``num_pairs`` plain questions, spread over a document's segments.
+
+    Args:
+        record: A record of ``records.jsonl``.
+        models: ``models["qa_generation"]`` is asked.
+        options: ``num_pairs`` is read.
+    """
+    result = Generated([])
+    wanted = options["num_pairs"]
+    for chunk in spread(record["chunks"], math.ceil(wanted / QUESTIONS_PER_CALL)):
+        count = min(QUESTIONS_PER_CALL, wanted - len(result.pairs))
+        reply = models["qa_generation"].ask(messages(chunk["text"]), max_tokens=MAX_TOKENS, schema=SCHEMA)
+        questions = parse(reply["content"])
+        if questions is None:
+            result.problems.append(f"segment {chunk['chunk_id']}: the reply is not of the form asked for")
+        for question in (questions or [])[:count]:
+            result.pairs.append(make_pair(question, [chunk["chunk_id"]], query_type="contextual"))
+    return result
+
+
+def messages(text: str) -> Messages:
+    """The prompt for one segment."""
+    return [
+        {"role": "system", "content": SYSTEM},
+        {"role": "user", "content": f"Passage:\n{text[:MAX_CHARACTERS]}\n\nWrite three short questions."},
+    ]
+
+
+def parse(content: str) -> list[str] | None:
+    """The questions of a reply, or ``None`` where it is not a JSON object of strings."""
+    try:
+        values = json.loads(content)
+    except ValueError:
+        return None
+    if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
+        return None
+    return [" ".join(value.split()) for value in values.values()]
+
+
+def spread(items: list[Any], count: int) -> list[Any]:
+    """``count`` items evenly spread over a list, in order; all of them when there are fewer."""
+    if count >= len(items):
+        return list(items)
+    return [items[(2 * number + 1) * len(items) // (2 * count)] for number in range(count)]
