@@ -72,13 +72,21 @@ class TorchEncoder(LocalEncoder):
     """PyTorch back end."""
 
     def __init__(
-        self, contract: Contract, folder: Path, *, device: str, token_budget: int, attention: str | None = None
+        self,
+        contract: Contract,
+        folder: Path,
+        *,
+        device: str,
+        token_budget: int = CPU_TOKEN_BUDGET,
+        attention: str | None = None,
+        model: Any = None,
     ) -> None:
+        """Load the model of ``folder``, or take ``model``, which then is that model with other weights."""
         import torch
 
         self.device = pick_device(device)
         super().__init__(contract, folder, token_budget if self.device == "cuda" else CPU_TOKEN_BUDGET)
-        self.model = load_model(folder, contract, attention).eval().to(self.device)
+        self.model = (load_model(folder, contract, attention) if model is None else model).eval().to(self.device)
         self._torch = torch
 
     def forward(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -1,0 +1,105 @@
+"""Records to training examples and test queries; the corpus holds every chunk of every record."""
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from scripts.common.passages import Passage, collect, passage_id
+
+METADATA = (
+    "query_type",
+    "reasoning_type",
+    "hop_count",
+    "question_complexity",
+    "answer",
+    "hop_contexts",
+    "segment_ids",
+)
+
+
+@dataclasses.dataclass
+class Example:
+    """A question with its passages.
+
+    Attributes:
+        document: Source id of its record.
+        question: The question.
+        positives: Ids of the passages that answer it, best first.
+        also_positive: Ids of passages that answer it too and must not become negatives.
+        training_only: Never a test query.
+        metadata: What the test set keeps of the pair.
+    """
+
+    document: str
+    question: str
+    positives: list[str]
+    also_positive: list[str]
+    training_only: bool
+    metadata: dict[str, Any]
+
+
+def convert(
+    records: Sequence[dict[str, Any]], *, quality_threshold: float
+) -> tuple[dict[str, Passage], list[Example], collections.Counter[str]]:
+    """Passages by id, examples in record order, and how many pairs were left out for which reason.
+
+    Args:
+        records: From :func:`scripts.prep.sources.read_records`.
+        quality_threshold: Lowest overall score.
+    """
+    passages = collect((chunk["text"], record["source_id"]) for record in records for chunk in record["chunks"])
+    examples: list[Example] = []
+    left_out: collections.Counter[str] = collections.Counter()
+    for record in records:
+        texts = {chunk["chunk_id"]: chunk["text"] for chunk in record["chunks"]}
+        for pair, verdict in _with_verdicts(record, left_out):
+            example, reason = _example(record, pair, verdict, texts, quality_threshold)
+            if example is None:
+                left_out[reason] += 1
+                continue
+            if "passage" in pair:
+                # a training passage of its own, made from the chunk it stands for
+                cut = passage_id(pair["passage"])
+                passages.setdefault(cut, Passage(pair["passage"], [record["source_id"]], training_only=True))
+                example.also_positive, example.positives = example.positives, [cut]
+            examples.append(example)
+    return passages, examples, left_out
+
+
+def _with_verdicts(
+    record: dict[str, Any], left_out: collections.Counter[str]
+) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
+    pairs, verdicts = record["pairs"], record["evaluations"]
+    if verdicts is None:
+        return [(pair, None) for pair in pairs]
+    if len(verdicts) != len(pairs):
+        # nobody can tell which verdict belongs to which pair; the document's chunks stay in the corpus
+        left_out["evaluations do not match the pairs"] += len(pairs)
+        return []
+    return list(zip(pairs, verdicts, strict=True))
+
+
+def _example(
+    record: dict[str, Any],
+    pair: dict[str, Any],
+    verdict: dict[str, Any] | None,
+    texts: dict[Any, str],
+    threshold: float,
+) -> tuple[Example | None, str]:
+    score = None if verdict is None else (verdict.get("overall") or {}).get("score")
+    if verdict is not None and not isinstance(score, int | float):
+        return None, "no overall score"
+    if score is not None and score < threshold:
+        return None, "below the quality threshold"
+    if not pair["question"].strip():
+        return None, "empty question"
+    segments = list(dict.fromkeys(pair.get("segment_ids") or []))
+    if not segments:
+        return None, "no segment"
+    if any(segment not in texts for segment in segments):
+        return None, "unknown segment"
+    metadata = {name: pair[name] for name in METADATA if name in pair}
+    metadata |= {"quality_score": score, "file_name": record["file_name"]}
+    positives = list(dict.fromkeys(passage_id(texts[segment]) for segment in segments))
+    return Example(record["source_id"], pair["question"], positives, [], bool(pair.get("training_only")), metadata), ""
