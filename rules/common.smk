@@ -32,6 +32,15 @@ def or_explain(function, *arguments):
         raise WorkflowError(str(error)) from None
 
 
+def or_end(function, *arguments):
+    """The same inside input and params functions, where Snakemake would add a stack trace to an exception."""
+    try:
+        return function(*arguments)
+    except UserError as error:
+        logger.error(str(error))
+        raise SystemExit(1) from None
+
+
 config = or_explain(resolve, config)
 
 
@@ -55,8 +64,14 @@ def environment(kind):
     return os.path.join(workflow.basedir, "envs", f"{kind}.yaml")
 
 
-# GPUs a rule asks for, and the environment it then needs
-GPU = 0 if config["vectors"]["device"] == "cpu" else 1
+def on_gpu(count=1):
+    """Resources of a rule that wants GPUs; none where vectors.device is cpu."""
+    if config["vectors"]["device"] == "cpu" or not count:
+        return {}
+    return {"gpu": count, "slurm_partition": config["gpu_partition"]}
+
+
+# Environment of rules that use PyTorch
 TORCH = environment("gpu" if config["vectors"]["device"] == "cuda" else "cpu")
 
 
@@ -71,4 +86,4 @@ def options(section, *names):
 
 def digest_of_file(path):
     """Parameter that follows the content of a file outside the workflow."""
-    return or_explain(sha256_file, path)
+    return or_end(sha256_file, path)

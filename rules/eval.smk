@@ -6,7 +6,6 @@ outputs: stage3_eval/{model}/{test_set}.json and .trec, stage3_eval/eval_results
 """
 
 EVAL = "stage3_eval"
-SERVED = config["eval"]["embedding_api_backend"]
 EVALUATED = [
     name
     for name, wanted in (

@@ -29,9 +29,9 @@ rule finetune:
         code=code("finetune/finetune.py"),
     threads: 8
     resources:
-        gpu=min(GPU, config["finetune"]["num_gpus"]),
         mem_mb=16000,
         runtime=1440,
+        **on_gpu(config["finetune"]["num_gpus"]),
     message:
         "fine-tuning"
     conda:

@@ -18,7 +18,7 @@ GENERATOR = f"{config['llm']['local']['model_dir']}/SmolLM2-135M-Instruct.Q4_1.g
 
 
 def corpus_fingerprint(wildcards):
-    return or_explain(
+    return or_end(
         fingerprint,
         config["corpus_dir"],
         parse_extensions(config["sdg"]["file_extensions"]),
@@ -125,7 +125,8 @@ rule llm_server:
     params:
         name=config["sdg"]["qa_generation_model"],
         server=options("llm", "local")["local"],
-    threads: max(1, (workflow.cores or 2) - len(SHARDS))
+    # all cores but those of the generate jobs that run beside it; on a cluster, where cores have no limit, one
+    threads: max(1, min(8, (workflow.resource_settings.cores or 2) - len(SHARDS)))
     resources:
         mem_mb=1500,
         runtime=720,

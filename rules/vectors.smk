@@ -14,9 +14,11 @@ if config["prep"]["train_input_file"] and not config["eval"]["eval_data_path"]:
 CONSOLIDATED = config["eval"]["finetuned_model_path"] or out(
     "stage2_finetune/checkpoints/LATEST/model/consolidated"
 )
+SERVED = config["eval"]["embedding_api_backend"]
 CONTRACTS = {
     "base": out("vectors/base/contract.json"),
     "finetuned": f"{CONSOLIDATED}/contract.json",
+    SERVED: out(f"vectors/{SERVED}/contract.json"),
 }
 # What is embedded, by name: the side of the contract and the files with the texts
 TEXTS = {
@@ -52,6 +54,27 @@ rule contract:
         "../scripts/vectors/contract.py"
 
 
+rule served_contract:
+    input:
+        base=CONTRACTS["base"],
+    output:
+        CONTRACTS[SERVED],
+    log:
+        log_file("served_contract"),
+    params:
+        served=options(
+            "eval", "nim_url", "nim_model", "nim_api_key_env", "embedding_api_backend"
+        ),
+        code=code("vectors/served_contract.py"),
+    localrule: True
+    message:
+        "asking {params.served[nim_url]} for its model"
+    conda:
+        environment("cpu")
+    script:
+        "../scripts/vectors/served_contract.py"
+
+
 rule embed:
     input:
         contract=lambda wildcards: CONTRACTS[wildcards.model],
@@ -68,9 +91,9 @@ rule embed:
         texts="|".join(TEXTS),
     threads: 8
     resources:
-        gpu=GPU,
         mem_mb=8000,
         runtime=720,
+        **on_gpu(),
     message:
         "vectors of {wildcards.texts} by the {wildcards.model} model"
     conda:

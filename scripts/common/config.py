@@ -230,7 +230,9 @@ def _cross_checks(c: dict[str, Any]) -> list[str]:
             problems.append(
                 f"sdg.{option} sums to {sum(counts.values())}, but sdg.num_pairs is {sdg['num_pairs']}; make them equal"
             )
-    roles = ["artifact_extraction", "qa_generation", "quality_judge"] + (["embed"] if sdg["embed_model"] else [])
+    roles = ["qa_generation"]
+    if sdg["style"] == "full":
+        roles += ["artifact_extraction", "quality_judge"] + (["embed"] if sdg["embed_model"] else [])
     for role in roles:
         provider = sdg[f"{role}_provider"]
         if provider != "local" and provider not in c["llm"]["providers"]:

@@ -33,7 +33,8 @@ class Contract:
         query_prefix, passage_prefix: Put before each text, one space apart unless they end with white space.
         query_max_length, passage_max_length: Tokens, prefix and special tokens included.
         trust_remote_code: Whether code beside the weights may run.
-        backend: ``torch`` or ``onnx``.
+        backend: ``torch``, ``onnx``, or a served model's ``nim`` or ``vllm``.
+        url: Address of a served model.
     """
 
     model: str
@@ -48,6 +49,7 @@ class Contract:
     revision: str | None = None
     trust_remote_code: bool = False
     backend: str = "torch"
+    url: str | None = None
 
     def text(self, text: str, side: Side) -> str:
         """The text as the model sees it."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from scripts.common.batching import padded_tokens, plan_batches
-from scripts.common.contract import Contract, Side
+from scripts.common.contract import Contract, Side, weights_digest
 from scripts.common.errors import UserError
 from scripts.common.job import log
 from scripts.common.models import resolve_model
@@ -113,16 +113,30 @@ def pad(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def open_encoder(
-    contract_file: str | Path, *, device: str = "auto", token_budget: int = CPU_TOKEN_BUDGET, attention: str | None = None
-) -> LocalEncoder:
+    contract_file: str | Path,
+    *,
+    device: str = "auto",
+    token_budget: int = CPU_TOKEN_BUDGET,
+    attention: str | None = None,
+    endpoint: dict[str, Any] | None = None,
+) -> Encoder:
     """The encoder for a contract file, with the back end that the contract names.
+
+    Args:
+        contract_file: ``contract.json``.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        token_budget: Tokens in a batch on a GPU.
+        attention: Attention kernel, or ``None`` for the best there is.
+        endpoint: How a served model is reached, see :class:`scripts.common.endpoint_encoder.EndpointEncoder`.
 
     Raises:
         UserError: The model is missing, or its weights are not those the contract was written for.
     """
-    from scripts.common.contract import weights_digest
-
     contract = Contract.load(contract_file)
+    if contract.url is not None:
+        from scripts.common.endpoint_encoder import EndpointEncoder
+
+        return EndpointEncoder(contract, **(endpoint or {"allowed": []}))
     folder = resolve_model(contract.model, contract.revision, relative_to=Path(contract_file).parent)
     if weights_digest(folder) != contract.weights_sha256:
         raise UserError(
@@ -132,7 +146,7 @@ def open_encoder(
     if contract.backend == "onnx":
         from scripts.common.onnx_encoder import OnnxEncoder
 
-        return OnnxEncoder(contract, folder, token_budget=CPU_TOKEN_BUDGET)
+        return OnnxEncoder(contract, folder)
     return TorchEncoder(contract, folder, device=device, token_budget=token_budget, attention=attention)
 
 

@@ -1,5 +1,6 @@
 """ONNX Runtime back end of the encoder: no PyTorch, so that a server starts fast and small."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,8 @@ from scripts.common.errors import UserError
 class OnnxEncoder(LocalEncoder):
     """Runs ``model.onnx``, which pools and normalises in the graph."""
 
-    def __init__(
-        self, contract: Contract, folder: Path, *, token_budget: int = CPU_TOKEN_BUDGET, threads: int = 0
-    ) -> None:
+    def __init__(self, contract: Contract, folder: Path, *, token_budget: int = CPU_TOKEN_BUDGET) -> None:
+        """Open the graph of ``folder``; :class:`UserError` when it is missing or ONNX Runtime cannot load it."""
         import onnxruntime
 
         super().__init__(contract, folder, token_budget)
@@ -22,17 +22,22 @@ class OnnxEncoder(LocalEncoder):
         if not path.is_file():
             raise UserError(f"{path} does not exist. Run `snakemake --until export` first.")
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        # ONNX Runtime does not read this variable; unset, it takes all cores
+        options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
         available = onnxruntime.get_available_providers()
         wanted = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
-        self.session = onnxruntime.InferenceSession(str(path), options, providers=wanted)
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=wanted)
+        except Exception as error:  # its errors share no other base class
+            raise UserError(f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {error}") from error
         self.has_dimensions = any(item.name == "dimensions" for item in self.session.get_inputs())
 
-    def forward(self, ids: np.ndarray, mask: np.ndarray, dimensions: int | None = None) -> np.ndarray:
-        """See :meth:`LocalEncoder.forward`; ``dimensions`` cuts every row before it is normalised."""
+    def forward(self, ids: np.ndarray, mask: np.ndarray, dimensions: np.ndarray | None = None) -> np.ndarray:
+        """See :meth:`LocalEncoder.forward`; row ``i`` keeps its first ``dimensions[i]`` values, the rest are zero."""
         feed = {"input_ids": ids, "attention_mask": mask}
         if self.has_dimensions:
-            feed["dimensions"] = np.full(len(ids), dimensions or self.contract.dimension, np.int64)
-        elif dimensions not in (None, self.contract.dimension):
+            whole = np.full(len(ids), self.contract.dimension)
+            feed["dimensions"] = (whole if dimensions is None else dimensions).astype(np.int64)
+        elif dimensions is not None:
             raise ValueError("this export has no `dimensions` input; export with use_dimension_arg=true")
         return self.session.run(["embeddings"], feed)[0]

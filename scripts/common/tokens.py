@@ -7,7 +7,7 @@ from scripts.common.errors import UserError
 
 
 def fast_tokenizer(folder: Path) -> Any:
-    """The Rust tokenizer of a model folder, without padding.
+    """The Rust tokenizer of a model folder, without padding and without a length limit of its own.
 
     Raises:
         UserError: The folder has none.
@@ -18,6 +18,8 @@ def fast_tokenizer(folder: Path) -> Any:
         if (folder / name).is_file():
             tokenizer = Tokenizer.from_file(str(folder / name))
             tokenizer.no_padding()
+            # some folders carry a limit (128 for all-MiniLM-L6-v2) that has nothing to do with the contract's
+            tokenizer.no_truncation()
             return tokenizer
     raise UserError(
         f"model folder {folder} has no tokenizer.json. Save one with "

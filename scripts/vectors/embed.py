@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from scripts.common.contract import Contract, Side
 from scripts.common.encoder import open_encoder
@@ -24,6 +25,7 @@ def embed(
     device: str,
     token_budget: int,
     attention: str | None = None,
+    endpoint: dict[str, Any] | None = None,
 ) -> int:
     """Fill the store and say in ``target`` what is there; returns how many texts were encoded.
 
@@ -36,12 +38,15 @@ def embed(
         device: ``auto``, ``cpu`` or ``cuda``.
         token_budget: Tokens in a batch on a GPU.
         attention: Attention kernel, or ``None`` for the best there is.
+        endpoint: How a served model is reached.
     """
     contract = Contract.load(contract_file)
     store = VectorStore(store_root, contract, side)
     missing = store.missing(texts)
     if missing:
-        encoder = open_encoder(contract_file, device=device, token_budget=token_budget, attention=attention)
+        encoder = open_encoder(
+            contract_file, device=device, token_budget=token_budget, attention=attention, endpoint=endpoint
+        )
         bar = progress(len(missing), f"embed {side}s", "text")
         with store.writer() as writer:
             for indices, rows in encoder.batches(missing, side):
@@ -77,4 +82,10 @@ if __name__ == "__main__":
             device=snakemake.config["vectors"]["device"],  # noqa: F821
             token_budget=snakemake.config["vectors"]["token_budget"],  # noqa: F821
             attention=snakemake.config["model"]["attn_implementation"],  # noqa: F821
+            endpoint={
+                "allowed": snakemake.config["allow_egress"],  # noqa: F821
+                "key_variable": snakemake.config["eval"]["nim_api_key_env"],  # noqa: F821
+                "batch_size": snakemake.config["eval"]["nim_batch_size"],  # noqa: F821
+                "timeout": snakemake.config["eval"]["nim_timeout"],  # noqa: F821
+            },
         )

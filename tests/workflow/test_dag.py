@@ -1,0 +1,137 @@
+"""What reruns after which change: stale means changed content."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.conftest import Workspace, copy_repository, environment
+
+pytestmark = pytest.mark.slow
+AFTER_TRAINING = {"embed", "evaluate", "eval", "export_onnx", "export", "all"}
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"deploy__host_port": 9999},
+        {"llm__local": {"model_dir": "SAME", "port": 18080, "parallel": 1}},
+        {"llm__timeout": 5},
+        {"sdg__max_parallel_requests_for_gen": 1},
+        {"prep__mining_batch_size": 7},
+        {"prep__corpus_chunk_size": 100},
+        {"vectors__token_budget": 512},
+        {"log_level": "ERROR"},
+    ],
+    ids=lambda option: next(iter(option)),
+)
+def test_options_that_change_no_bytes_rerun_nothing(workspace: Workspace, option: dict) -> None:
+    for value in option.values():
+        if isinstance(value, dict):
+            value["model_dir"] = workspace.config["llm"]["local"]["model_dir"]
+    assert workspace.with_config(**option).jobs() == {}
+
+
+def test_an_export_option_reruns_export_alone(workspace: Workspace) -> None:
+    assert set(workspace.with_config(export__opset=16).jobs()) == {"export_onnx", "export", "all"}
+
+
+def test_the_learning_rate_reruns_finetune_onwards(workspace: Workspace) -> None:
+    changed = workspace.with_config(finetune__learning_rate=3e-4)
+    jobs = changed.jobs()
+    assert set(jobs) == AFTER_TRAINING | {"finetune"}
+    # vectors of the base model are re-used: only the tuned model's two sets are asked for
+    assert jobs["embed"] == 2
+    assert jobs["evaluate"] == 1
+
+
+def test_touching_sources_reruns_nothing(workspace: Workspace) -> None:
+    for path in [*workspace.folder.glob("scripts/**/*.py"), *workspace.folder.glob("rules/*.smk")]:
+        os.utime(path)
+    assert workspace.jobs() == {}
+
+
+def test_a_fresh_clone_over_existing_outputs_reruns_nothing(workspace: Workspace, tmp_path: Path) -> None:
+    clone = Workspace(copy_repository(tmp_path / "clone"), workspace.output, workspace.corpus, workspace.config)
+    assert clone.jobs() == {}
+
+
+def test_changed_code_reruns_from_where_it_is_used(workspace: Workspace) -> None:
+    source = workspace.folder / "scripts/prep/convert.py"
+    before = source.read_text()
+    try:
+        source.write_text(before.replace('"""Records to', '"""Other words for: records to') + "\n# a remark\n")
+        assert workspace.jobs() == {}
+        source.write_text(before.replace("score < threshold", "score <= threshold"))
+        jobs = workspace.jobs()
+    finally:
+        source.write_text(before)
+    assert {"split", "mine", "prep", "finetune", "eval", "export"} <= set(jobs)
+    assert not {"chunk", "generate", "sdg", "llm_server"} & set(jobs)
+
+
+def test_touching_a_document_reruns_nothing_and_editing_one_does(workspace: Workspace) -> None:
+    document = next(iter(sorted(workspace.corpus.iterdir())))
+    before = document.read_bytes()
+    os.utime(document)
+    assert workspace.jobs() == {}
+    try:
+        document.write_bytes(before + b"\nOne more sentence stands here now.\n")
+        assert {"chunk", "generate", "sdg", "finetune"} <= set(workspace.jobs())
+    finally:
+        document.write_bytes(before)
+
+
+def test_own_question_pairs_keep_sdg_out(workspace: Workspace, tmp_path: Path) -> None:
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("question,passage\nWhat is it?,It is a thing.\n")
+    jobs = workspace.with_config(prep__sdg_input_path=str(pairs)).jobs()
+    assert "split" in jobs
+    assert not {"chunk", "plan", "generate", "sdg", "llm_server"} & set(jobs)
+
+
+@pytest.mark.parametrize(
+    ("stage", "last", "absent"),
+    [
+        ("sdg", "sdg", {"split", "finetune", "export"}),
+        ("prep", "prep", {"finetune", "eval", "export"}),
+        ("finetune", "finetune", {"eval", "export"}),
+        ("eval", "eval", {"export", "all"}),
+        ("export", "export", {"all"}),
+    ],
+)
+def test_until(fresh: Workspace, stage: str, last: str, absent: set[str]) -> None:
+    jobs = fresh.jobs("--until", stage)
+    assert last in jobs
+    assert not absent & set(jobs)
+
+
+def test_asking_for_a_file_builds_just_that(fresh: Workspace) -> None:
+    assert fresh.jobs(str(fresh.output / "vectors/base/contract.json")) == {"contract": 1}
+
+
+def test_preview_imports_no_heavy_library(fresh: Workspace) -> None:
+    command = fresh.command("-n")
+    code = (
+        "import sys, runpy; sys.argv = sys.argv[1:]\n"
+        "try: runpy.run_module('snakemake', run_name='__main__')\n"
+        "except SystemExit as end: assert not end.code, end.code\n"
+        "print('HEAVY', sorted({'torch', 'transformers', 'faiss', 'onnxruntime', 'datasets', 'pyarrow'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "snakemake", *command[3:]],
+        cwd=fresh.folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "HEAVY []" in done.stdout, done.stdout[-500:] + done.stderr[-1500:]
+
+
+def test_deploy_and_undeploy_are_asked_for_by_name(workspace: Workspace) -> None:
+    assert workspace.jobs("deploy") == {"deploy": 1}
+    assert workspace.jobs("undeploy") == {"undeploy": 1}
+    assert "deploy" not in workspace.with_config(export__opset=16).jobs()
