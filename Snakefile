@@ -22,8 +22,8 @@ include: "rules/deploy.smk"
 
 
 rule all:
+    default_target: True
     input:
         out("stage3_eval/eval_results.json"),
         out("stage4_export/export.json"),
-    default_target: True
     localrule: True

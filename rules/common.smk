@@ -1,4 +1,4 @@
-"""What all rule files share: the checked configuration, paths, code digests and environments.
+"""Shared by all rule files (the checked configuration, paths, code digests and environments).
 
 inputs: config/schema/config.schema.yaml
 optional inputs: none
@@ -11,15 +11,13 @@ import sys
 from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, workflow.basedir)
-# scripts, also those on cluster nodes, import `scripts.*` from this checkout
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [workflow.basedir, *filter(None, [os.environ.get("PYTHONPATH")])]
-)
 
 from scripts.common.code_digest import code_digest
 from scripts.common.config import resolve
+from scripts.common.corpus import fingerprint, parse_extensions
 from scripts.common.errors import UserError
 from scripts.common.files import sha256_file
+from scripts.common.imports import share_imports
 from scripts.common.models import is_local_folder
 from scripts.common.run_lock import hold_run_lock
 
@@ -41,6 +39,7 @@ def or_end(function, *arguments):
         raise SystemExit(1) from None
 
 
+share_imports(workflow.basedir)
 config = or_explain(resolve, config)
 
 
@@ -87,3 +86,18 @@ def options(section, *names):
 def digest_of_file(path):
     """Parameter that follows the content of a file outside the workflow."""
     return or_end(sha256_file, path)
+
+
+def corpus_fingerprint(wildcards):
+    """Parameter that follows the names and contents of the documents."""
+    return or_end(
+        fingerprint,
+        config["corpus_dir"],
+        parse_extensions(config["sdg"]["file_extensions"]),
+        out("cache/corpus_index.json"),
+    )
+
+
+def folder_of(name):
+    """Parameter with the folder of a declared output."""
+    return lambda wildcards, output: os.path.dirname(output[name])

@@ -34,20 +34,20 @@ rule evaluate:
         run=out(f"{EVAL}/{{model}}/{{test_set}}.trec"),
     log:
         log_file("evaluate_{model}_{test_set}"),
-    params:
-        k_values=config["eval"]["k_values"],
-        code=code("eval/evaluate.py"),
     wildcard_constraints:
         model="|".join(CONTRACTS),
         test_set="|".join(TEST_SETS),
+    conda:
+        environment("cpu")
     threads: 8
     resources:
         mem_mb=8000,
         runtime=240,
+    params:
+        k_values=config["eval"]["k_values"],
+        code=code("eval/evaluate.py"),
     message:
         "evaluating {wildcards.model} on {wildcards.test_set}"
-    conda:
-        environment("cpu")
     script:
         "../scripts/eval/evaluate.py"
 
@@ -61,6 +61,9 @@ rule eval:
         out(f"{EVAL}/eval_results.json"),
     log:
         log_file("eval"),
+    localrule: True
+    conda:
+        environment("cpu")
     params:
         metadata={
             "eval_data_path": TEST_SETS.get("heldout"),
@@ -76,10 +79,7 @@ rule eval:
             "fail": config["eval"]["fail_on_nim_metric_drift"],
         },
         code=code("eval/eval.py"),
-    localrule: True
     message:
         "comparing the models"
-    conda:
-        environment("cpu")
     script:
         "../scripts/eval/eval.py"

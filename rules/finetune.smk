@@ -21,20 +21,22 @@ rule finetune:
         report=out("stage2_finetune/finetune.json"),
     log:
         log_file("finetune"),
-    params:
-        output=out("stage2_finetune"),
-        options={
-            name: value for name, value in config["finetune"].items() if name != "num_gpus"
-        },
-        code=code("finetune/finetune.py"),
-    threads: 8
-    resources:
-        mem_mb=16000,
-        runtime=1440,
-        **on_gpu(config["finetune"]["num_gpus"]),
-    message:
-        "fine-tuning"
     conda:
         TORCH
+    threads: 8
+    resources:
+        **on_gpu(config["finetune"]["num_gpus"]),
+        mem_mb=16000,
+        runtime=1440,
+    params:
+        output=folder_of("report"),
+        options={
+            name: value
+            for name, value in config["finetune"].items()
+            if name != "num_gpus"
+        },
+        code=code("finetune/finetune.py"),
+    message:
+        "fine-tuning"
     script:
         "../scripts/finetune/finetune.py"

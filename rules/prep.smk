@@ -21,14 +21,14 @@ if OWN_TRAIN:
             metadata=out(f"{PREP}/corpus/merlin_metadata.json"),
         log:
             log_file("split"),
+        conda:
+            environment("cpu")
         params:
-            output=out(PREP),
+            output=folder_of("train"),
             corpus_id=config["corpus_id"],
             code=code("prep/adopt.py"),
         message:
             "checking {input.source}"
-        conda:
-            environment("cpu")
         script:
             "../scripts/prep/adopt.py"
 
@@ -49,8 +49,10 @@ else:
             report=out(f"{PREP}/split.json"),
         log:
             log_file("split"),
+        conda:
+            environment("cpu")
         params:
-            output=out(PREP),
+            output=folder_of("train"),
             corpus_id=config["corpus_id"],
             options=options(
                 "prep",
@@ -65,13 +67,13 @@ else:
                 "groups_json",
             ),
             groups=lambda wildcards: (
-                digest_of_file(config["prep"]["groups_json"]) if config["prep"]["groups_json"] else None
+                digest_of_file(config["prep"]["groups_json"])
+                if config["prep"]["groups_json"]
+                else None
             ),
             code=code("prep/split.py"),
         message:
             "converting and splitting"
-        conda:
-            environment("cpu")
         script:
             "../scripts/prep/split.py"
 
@@ -87,6 +89,12 @@ rule mine:
         out(f"{PREP}/train_mined.automodel.json"),
     log:
         log_file("mine"),
+    conda:
+        environment("cpu")
+    threads: 8
+    resources:
+        mem_mb=8000,
+        runtime=240,
     params:
         options=options(
             "prep",
@@ -96,14 +104,8 @@ rule mine:
             "hard_neg_same_document",
         ),
         code=code("prep/mine.py"),
-    threads: 8
-    resources:
-        mem_mb=8000,
-        runtime=240,
     message:
         "mining hard negatives"
-    conda:
-        environment("cpu")
     script:
         "../scripts/prep/mine.py"
 
@@ -115,11 +117,11 @@ rule prep:
         out(f"{PREP}/train_mined.automodel_unrolled.json"),
     log:
         log_file("prep"),
+    conda:
+        environment("cpu")
     params:
         code=code("prep/prep.py"),
     message:
         "unrolling"
-    conda:
-        environment("cpu")
     script:
         "../scripts/prep/prep.py"

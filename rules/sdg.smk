@@ -5,7 +5,7 @@ optional inputs: none
 outputs: stage0_sdg/plan.json, chunks/, generated/{shard}.jsonl, sdg.jsonl, sdg_report.json, generation_result.json
 """
 
-from scripts.common.corpus import HUB, SAMPLE, fingerprint, parse_extensions
+from scripts.common.corpus import SAMPLE
 
 SDG = "stage0_sdg"
 SHARDS = range(config["sdg"]["shards"])
@@ -17,28 +17,19 @@ LOCAL_LLM = any(config["sdg"][f"{role}_provider"] == "local" for role in ASKED_R
 GENERATOR = f"{config['llm']['local']['model_dir']}/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-def corpus_fingerprint(wildcards):
-    return or_end(
-        fingerprint,
-        config["corpus_dir"],
-        parse_extensions(config["sdg"]["file_extensions"]),
-        out("cache/corpus_index.json"),
-    )
-
-
 rule sample_corpus:
     output:
         directory(out(f"{SDG}/sample_corpus")),
     log:
         log_file("sample_corpus"),
+    localrule: True
+    conda:
+        TORCH
     params:
         package=config["corpus_dir"].removeprefix(SAMPLE),
         code=code("sdg/sample_corpus.py"),
-    localrule: True
     message:
         "writing a sample corpus from the docstrings of {params.package}"
-    conda:
-        TORCH
     script:
         "../scripts/sdg/sample_corpus.py"
 
@@ -51,6 +42,11 @@ rule chunk:
         report=out(f"{SDG}/chunks/report.json"),
     log:
         log_file("chunk"),
+    conda:
+        TORCH
+    resources:
+        mem_mb=4000,
+        runtime=60,
     params:
         corpus_dir=None if IS_SAMPLE else config["corpus_dir"],
         corpus=corpus_fingerprint,
@@ -68,15 +64,12 @@ rule chunk:
             "max_docs_per_bundle",
             "multi_doc_manifest",
         ),
-        model=options("model", "base_model", "revision", "passage_prefix", "passage_max_length"),
+        model=options(
+            "model", "base_model", "revision", "passage_prefix", "passage_max_length"
+        ),
         code=code("sdg/chunk.py"),
-    resources:
-        mem_mb=4000,
-        runtime=60,
     message:
         "chunking the documents"
-    conda:
-        TORCH
     script:
         "../scripts/sdg/chunk.py"
 
@@ -88,15 +81,18 @@ rule plan:
         out(f"{SDG}/plan.json"),
     log:
         log_file("plan"),
-    params:
-        options=options("sdg", "style", "num_pairs", "sample_documents", "preview"),
-        models={role: f"{config['sdg'][f'{role}_provider']}/{config['sdg'][f'{role}_model']}" for role in ASKED_ROLES},
-        code=code("sdg/plan.py"),
     localrule: True
-    message:
-        "planning the generation"
     conda:
         environment("llm")
+    params:
+        options=options("sdg", "style", "num_pairs", "sample_documents", "preview"),
+        models={
+            role: f"{config['sdg'][f'{role}_provider']}/{config['sdg'][f'{role}_model']}"
+            for role in ASKED_ROLES
+        },
+        code=code("sdg/plan.py"),
+    message:
+        "planning the generation"
     script:
         "../scripts/sdg/plan.py"
 
@@ -107,10 +103,10 @@ rule fetch_generator:
     log:
         log_file("fetch_generator"),
     localrule: True
-    message:
-        "fetching the bundled generator's weights"
     conda:
         environment("llm")
+    message:
+        "fetching the bundled generator's weights"
     script:
         "../scripts/sdg/fetch_generator.py"
 
@@ -122,18 +118,18 @@ rule llm_server:
         service(out(f"{SDG}/llm_server.json")),
     log:
         log_file("llm_server"),
-    params:
-        name=config["sdg"]["qa_generation_model"],
-        server=options("llm", "local")["local"],
+    conda:
+        environment("llm")
     # all cores but those of the generate jobs that run beside it; on a cluster, where cores have no limit, one
     threads: max(1, min(8, (workflow.resource_settings.cores or 2) - len(SHARDS)))
     resources:
         mem_mb=1500,
         runtime=720,
+    params:
+        name=config["sdg"]["qa_generation_model"],
+        server=options("llm", "local")["local"],
     message:
         "serving {params.name} on loopback"
-    conda:
-        environment("llm")
     # exec, so that Snakemake's signal reaches the server; the generate job beside it only waits, so its core is used too
     shell:
         "exec python -m scripts.sdg.llm_server --model {input:q} --address-file {output:q} --name {params.name:q}"
@@ -150,6 +146,12 @@ rule generate:
         out(f"{SDG}/generated/{{shard}}.jsonl"),
     log:
         log_file("generate_{shard}"),
+    conda:
+        environment("llm")
+    resources:
+        llm=0 if LOCAL_LLM else 1,
+        mem_mb=2000,
+        runtime=720,
     params:
         shards=len(SHARDS),
         options=options(
@@ -170,14 +172,8 @@ rule generate:
         models=rules.plan.params.models,
         sampling=options("llm", "temperature", "top_p"),
         code=code("sdg/generate.py"),
-    resources:
-        llm=0 if LOCAL_LLM else 1,
-        mem_mb=2000,
-        runtime=720,
     message:
         "generating questions, shard {wildcards.shard}"
-    conda:
-        environment("llm")
     script:
         "../scripts/sdg/generate.py"
 
@@ -194,16 +190,16 @@ rule sdg:
         report=out(f"{SDG}/sdg_report.json"),
     log:
         log_file("sdg"),
+    conda:
+        environment("cpu")
+    resources:
+        mem_mb=4000,
+        runtime=60,
     params:
         corpus_id=config["corpus_id"],
         options=options("sdg", "round_trip_top_k", "similarity_threshold"),
         code=code("sdg/sdg.py"),
-    resources:
-        mem_mb=4000,
-        runtime=60,
     message:
         "checking the questions"
-    conda:
-        environment("cpu")
     script:
         "../scripts/sdg/sdg.py"

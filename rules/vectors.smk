@@ -25,9 +25,18 @@ TEXTS = {
     "chunks": ("passage", [rules.chunk.output.records]),
     "questions": ("query", expand(rules.generate.output, shard=SHARDS)),
     "corpus": ("passage", [out("stage1_data_prep/corpus/train.parquet")]),
-    "train_queries": ("query", [out("stage1_data_prep/train.json"), out("stage1_data_prep/val.json")]),
-    **{f"{name}_corpus": ("passage", [f"{folder}/corpus.jsonl"]) for name, folder in TEST_SETS.items()},
-    **{f"{name}_queries": ("query", [f"{folder}/queries.jsonl"]) for name, folder in TEST_SETS.items()},
+    "train_queries": (
+        "query",
+        [out("stage1_data_prep/train.json"), out("stage1_data_prep/val.json")],
+    ),
+    **{
+        f"{name}_corpus": ("passage", [f"{folder}/corpus.jsonl"])
+        for name, folder in TEST_SETS.items()
+    },
+    **{
+        f"{name}_queries": ("query", [f"{folder}/queries.jsonl"])
+        for name, folder in TEST_SETS.items()
+    },
 }
 
 
@@ -42,14 +51,14 @@ rule contract:
         CONTRACTS["base"],
     log:
         log_file("contract"),
+    localrule: True
+    conda:
+        TORCH
     params:
         model=config["model"],
         code=code("vectors/contract.py"),
-    localrule: True
     message:
         "writing the base model's contract"
-    conda:
-        TORCH
     script:
         "../scripts/vectors/contract.py"
 
@@ -61,16 +70,16 @@ rule served_contract:
         CONTRACTS[SERVED],
     log:
         log_file("served_contract"),
+    localrule: True
+    conda:
+        environment("cpu")
     params:
         served=options(
             "eval", "nim_url", "nim_model", "nim_api_key_env", "embedding_api_backend"
         ),
         code=code("vectors/served_contract.py"),
-    localrule: True
     message:
         "asking {params.served[nim_url]} for its model"
-    conda:
-        environment("cpu")
     script:
         "../scripts/vectors/served_contract.py"
 
@@ -83,20 +92,20 @@ rule embed:
         out("vectors/{model}/{texts}.json"),
     log:
         log_file("embed_{model}_{texts}"),
-    params:
-        side=lambda wildcards: TEXTS[wildcards.texts][0],
-        code=code("vectors/embed.py"),
     wildcard_constraints:
         model="|".join(CONTRACTS),
         texts="|".join(TEXTS),
-    threads: 8
-    resources:
-        mem_mb=8000,
-        runtime=720,
-        **on_gpu(),
-    message:
-        "vectors of {wildcards.texts} by the {wildcards.model} model"
     conda:
         TORCH
+    threads: 8
+    resources:
+        **on_gpu(),
+        mem_mb=8000,
+        runtime=720,
+    params:
+        side=lambda wildcards: TEXTS[wildcards.texts][0],
+        code=code("vectors/embed.py"),
+    message:
+        "vectors of {wildcards.texts} by the {wildcards.model} model"
     script:
         "../scripts/vectors/embed.py"

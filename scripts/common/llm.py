@@ -1,16 +1,37 @@
 """One way to a language model: an OpenAI-compatible endpoint, with replies kept and keys kept out of sight."""
 
+import array
+import base64
+import contextlib
 import ipaddress
+import math
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from scripts.common.errors import UserError
+from scripts.common.job import log
 from scripts.common.replies import ReplyStore
 
 LOCAL = "local"
 Messages = list[dict[str, str]]
+
+# How replies are held to a form, from the strictest; an endpoint that refuses one is asked with the next
+FORMATS = ("json_schema", "json_object", "none")
+# Texts of one embedding request
+EMBED_BATCH = 64
+# How vLLM, NIM, llama.cpp and OpenAI say that a request does not fit the model
+_TOO_LONG = re.compile(
+    r"(context|input|prompt|sequence).{0,40}(length|size|window)|too (long|large|many tokens)|"
+    r"(maximum|exceed).{0,60}(tokens?|length|context)",
+    re.IGNORECASE,
+)
+
+
+class RequestTooLongError(UserError):
+    """This one request does not fit the model; shorter ones do."""
 
 
 def check_egress(base_url: str, allowed: Sequence[str]) -> None:
@@ -47,7 +68,30 @@ def read_key(variable: str | None) -> str | None:
     return key
 
 
-class ChatModel:
+def open_client(
+    base_url: str, *, key_variable: str | None, allowed: Sequence[str], timeout: float, max_retries: int
+) -> Any:
+    """An ``openai.OpenAI`` that sends text to the host of ``base_url`` and to no other.
+
+    It follows no redirect, and reaches loopback without the proxy that the environment may name.
+
+    Raises:
+        UserError: The host is not allowed, or the key is not set.
+    """
+    check_egress(base_url, allowed)
+    import openai
+
+    direct = is_loopback(urlsplit(base_url).hostname or "")
+    return openai.OpenAI(
+        base_url=base_url,
+        api_key=read_key(key_variable) or "none",
+        timeout=timeout,
+        max_retries=max_retries,
+        http_client=openai.DefaultHttpxClient(follow_redirects=False, trust_env=not direct),
+    )
+
+
+class Endpoint:
     """A model at an endpoint, asked through a reply store.
 
     Args:
@@ -57,7 +101,6 @@ class ChatModel:
         key_variable: Environment variable with the API key.
         allowed: Hosts that text may go to.
         store: Where replies are kept.
-        sampling: ``temperature``, ``top_p``.
         timeout: Seconds for one reply.
         max_retries: Tries after 429, 5xx and dropped connections (the client waits with jitter, as Retry-After says).
     """
@@ -71,21 +114,72 @@ class ChatModel:
         key_variable: str | None,
         allowed: Sequence[str],
         store: ReplyStore,
-        sampling: dict[str, float],
         timeout: float,
         max_retries: int,
     ) -> None:
-        import openai
-
-        check_egress(base_url, allowed)
         self.provider, self.model, self.base_url = provider, model, base_url
         self.key_variable = key_variable
         self.store = store
-        self.sampling = sampling
         self.usage = {"requests": 0, "reused": 0, "prompt_tokens": 0, "completion_tokens": 0}
-        self._client = openai.OpenAI(
-            base_url=base_url, api_key=read_key(key_variable) or "none", timeout=timeout, max_retries=max_retries
+        self._client = open_client(
+            base_url, key_variable=key_variable, allowed=allowed, timeout=timeout, max_retries=max_retries
         )
+
+    def _count(self, usage: dict[str, Any]) -> None:
+        self.usage["requests"] += 1
+        for name in ("prompt_tokens", "completion_tokens"):
+            self.usage[name] += usage.get(name) or 0
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn the client's errors into :class:`UserError` with the fix, and never with the key."""
+        import openai
+
+        try:
+            yield
+        except openai.AuthenticationError:
+            # servers quote the key they refuse, so nothing of the answer is shown
+            raise UserError(self._key_refused()) from None
+        except openai.NotFoundError as error:
+            raise UserError(f"{self.base_url} does not know model {self.model} ({error.status_code}).") from error
+        except openai.APITimeoutError as error:
+            raise UserError(f"{self.base_url} gave no reply in time. Raise llm.timeout, or ask less at once.") from error
+        except openai.APIConnectionError as error:
+            raise UserError(
+                f"{self.base_url} does not answer ({error.__cause__ or error}). Start that server or correct "
+                f"llm.providers.{self.provider}.base_url, then run again: replies so far are kept."
+            ) from error
+        except openai.APIStatusError as error:
+            text = self._without_key(detail(error))
+            kind = RequestTooLongError if error.status_code in {400, 413, 422} and _TOO_LONG.search(text) else UserError
+            raise kind(f"{self.base_url} answered {error.status_code} to model {self.model}: {text[:300]}") from None
+
+    def _key_refused(self) -> str:
+        if self.key_variable is None:
+            return f"{self.base_url} wants a key: name its variable in llm.providers.{self.provider}.api_key_env."
+        return f"{self.base_url} refused the key in {self.key_variable}: it is invalid or expired."
+
+    def _without_key(self, text: str) -> str:
+        return text if self.key_variable is None else text.replace(self._client.api_key, "***")
+
+
+def detail(error: Any) -> str:
+    """What an ``openai.APIStatusError`` says; newer clients leave out a body that is not in OpenAI's own form."""
+    return error.message if " - " in error.message or not error.body else f"{error.message} - {error.body}"
+
+
+class ChatModel(Endpoint):
+    """A chat model.
+
+    Args:
+        sampling: ``temperature``, ``top_p``.
+        **endpoint: See :class:`Endpoint`.
+    """
+
+    def __init__(self, *, sampling: dict[str, float], **endpoint: Any) -> None:
+        super().__init__(**endpoint)
+        self.sampling = sampling
+        self._format = 0
 
     def ask(
         self, messages: Messages, *, max_tokens: int, schema: dict[str, Any] | None = None, seed: int = 0
@@ -95,10 +189,12 @@ class ChatModel:
         Args:
             messages: Chat messages.
             max_tokens: Length limit of the reply.
-            schema: JSON Schema the reply must follow (strict ``response_format``).
+            schema: JSON Schema the reply must follow (strict ``response_format``). An endpoint that refuses that is
+                asked for any JSON object, or freely, so ``messages`` must describe the form as well.
             seed: Sampling seed; a retry with another seed is another request.
 
         Raises:
+            RequestTooLongError: The messages do not fit the model.
             UserError: The endpoint is dead, refuses the key, or does not know the model.
         """
         request: dict[str, Any] = {
@@ -120,36 +216,84 @@ class ChatModel:
             return reply
         reply = self._send(request)
         self.store.put(key, reply)
-        self.usage["requests"] += 1
-        for name in ("prompt_tokens", "completion_tokens"):
-            self.usage[name] += reply["usage"].get(name) or 0
+        self._count(reply["usage"])
         return reply
 
     def _send(self, request: dict[str, Any]) -> dict[str, Any]:
-        import openai
-
-        try:
-            answer = self._client.chat.completions.create(**request)
-        except openai.AuthenticationError as error:
-            raise UserError(f"{self.base_url} refused the key in {self.key_variable}: it is invalid or expired.") from error
-        except openai.NotFoundError as error:
-            raise UserError(f"{self.base_url} does not know model {self.model} ({error.status_code}).") from error
-        except openai.APITimeoutError as error:
-            raise UserError(f"{self.base_url} gave no reply in time. Raise llm.timeout, or ask less at once.") from error
-        except openai.APIConnectionError as error:
-            raise UserError(
-                f"{self.base_url} does not answer ({error.__cause__ or error}). Start that server or correct "
-                f"llm.providers.{self.provider}.base_url, then run again: replies so far are kept."
-            ) from error
-        except openai.APIStatusError as error:
-            raise UserError(
-                f"{self.base_url} answered {error.status_code} to model {self.model}: {error.message[:300]}"
-            ) from error
-        if not answer.choices:
+        with self._explained():
+            answer = self._complete(request)
+        if not getattr(answer, "choices", None):
             raise UserError(f"{self.base_url} answered without choices: it is not an OpenAI-compatible chat endpoint.")
         choice = answer.choices[0]
         return {
-            "content": choice.message.content or "",
+            # half a surrogate pair, as a cut reply may end with, cannot be written to any file
+            "content": (choice.message.content or "").encode("utf-8", "replace").decode(),
             "finish_reason": choice.finish_reason,
             "usage": answer.usage.model_dump(include={"prompt_tokens", "completion_tokens"}) if answer.usage else {},
         }
+
+    def _complete(self, request: dict[str, Any]) -> Any:
+        """Send a request; when the endpoint refuses the reply's format, ask from now on with a weaker one."""
+        import openai
+
+        level = self._format
+        sent = dict(request)
+        if FORMATS[level] == "json_object" and "response_format" in sent:
+            sent["response_format"] = {"type": "json_object"}
+        elif FORMATS[level] == "none":
+            sent.pop("response_format", None)
+        try:
+            return self._client.chat.completions.create(**sent)
+        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+            if "response_format" not in sent or not re.search("response_format|json_schema|schema", detail(error)):
+                raise
+        # several threads may find out at once
+        self._format = max(self._format, level + 1)
+        log.warning("%s refuses %s; asking for %s", self.base_url, FORMATS[level], FORMATS[level + 1])
+        return self._complete(request)
+
+
+class EmbeddingModel(Endpoint):
+    """An embedding model at an endpoint, in the dialect of NVIDIA's retriever models (``input_type``, ``truncate``)."""
+
+    BODY = {"input_type": "query", "truncate": "NONE"}  # noqa: RUF012
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """A vector for each text, in their order, from the store where a text was sent before.
+
+        Raises:
+            RequestTooLongError: A text does not fit the model; nothing is cut.
+            UserError: As :meth:`ChatModel.ask`; or the endpoint sends vectors that cannot be used.
+        """
+        request = {"provider": self.provider, "model": self.model, **self.BODY}
+        keys = {text: self.store.key({**request, "input": text}) for text in texts}
+        missing = [text for text, key in keys.items() if self.store.get(key) is None]
+        self.usage["reused"] += len(keys) - len(missing)
+        for start in range(0, len(missing), EMBED_BATCH):
+            part = missing[start : start + EMBED_BATCH]
+            for text, vector in zip(part, self._vectors(part), strict=True):
+                packed = base64.b64encode(array.array("f", vector).tobytes()).decode()
+                self.store.put(keys[text], {"embedding": packed})
+        return [_unpack(self.store.get(keys[text])) for text in texts]
+
+    def _vectors(self, texts: list[str]) -> list[list[float]]:
+        with self._explained():
+            answer = self._client.embeddings.create(
+                model=self.model, input=texts, encoding_format="float", extra_body=self.BODY
+            )
+        items = sorted(getattr(answer, "data", None) or [], key=lambda item: item.index)
+        vectors = [item.embedding or [] for item in items]
+        if [item.index for item in items] != list(range(len(texts))):
+            raise UserError(f"{self.base_url} sent {len(items)} vectors for {len(texts)} texts, or numbered them wrongly.")
+        if len({len(vector) for vector in vectors}) > 1 or not all(map(_usable, vectors)):
+            raise UserError(f"{self.base_url} sent vectors of {self.model} that are empty, of different lengths or not finite.")
+        self._count(answer.usage.model_dump() if answer.usage else {})
+        return vectors
+
+
+def _usable(vector: Sequence[float]) -> bool:
+    return bool(vector) and all(value is not None and math.isfinite(value) for value in vector)
+
+
+def _unpack(reply: dict[str, Any] | None) -> list[float]:
+    return array.array("f", base64.b64decode((reply or {})["embedding"])).tolist()

@@ -1,0 +1,74 @@
+"""The embeddings service on ONNX Runtime: needs the exported folder, no GPU, no container, no PyTorch.
+
+    python -m scripts.deploy.server --model-dir output/embed/stage4_export/onnx --port 8000 --name my-model
+
+It has no authentication and therefore listens on loopback unless told otherwise. Texts are never logged. SIGTERM lets
+requests under way finish.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+
+from scripts.common.encoder import open_encoder
+from scripts.common.errors import UserError
+from scripts.common.job import log, log_to, set_threads
+from scripts.common.onnx_encoder import OnnxEncoder
+from scripts.deploy.address import address, listen
+
+# Seconds that requests under way have left after SIGTERM
+DRAIN_SECONDS = 30
+
+
+def serve(*, model_dir: Path, host: str, port: int, name: str) -> None:
+    """Serve the model of a folder until SIGTERM or SIGINT.
+
+    Args:
+        model_dir: Exported folder with ``model.onnx``, ``tokenizer.json`` and ``contract.json``.
+        host: Address to listen on.
+        port: Port; 0 takes a free one.
+        name: Name the model answers to.
+
+    Raises:
+        UserError: The port is taken, or the folder holds no sound export.
+    """
+    import uvicorn
+
+    from scripts.deploy.api import create_app
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # while the model loads; afterwards uvicorn drains first and then raises the signal again
+        signal.signal(number, lambda *_: sys.exit(0))
+    with listen(host, port) as socket:
+        encoder = open_encoder(model_dir / "contract.json")
+        if not isinstance(encoder, OnnxEncoder):
+            raise UserError(f"{model_dir} is no ONNX export: serve the folder that `snakemake --until export` writes.")
+        config = uvicorn.Config(
+            create_app(encoder, name),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
+        log.info("serving %s at %s", name, address(host, socket.getsockname()[1]))
+        uvicorn.Server(config).run(sockets=[socket])
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model-dir", type=Path, required=True, help="exported folder")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="port, 0 for a free one (%(default)s)")
+    parser.add_argument("--name", required=True, help="name the model answers to")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads that compute (%(default)s)")
+    arguments = parser.parse_args()
+    set_threads(arguments.threads)
+    with log_to(None, "server"):
+        serve(model_dir=arguments.model_dir, host=arguments.host, port=arguments.port, name=arguments.name)
+
+
+if __name__ == "__main__":
+    main()
