@@ -47,7 +47,9 @@ def read_beir(folder: str | Path) -> TestSet:
     corpus, _ = _read_texts(root / "corpus.jsonl", allow_empty=True)
     queries, metadata = _read_texts(root / "queries.jsonl", allow_empty=False)
     qrels = _read_qrels(root / "qrels" / "test.tsv", queries, corpus)
-    judged = {query: text for query, text in queries.items() if any(score > 0 for score in qrels.get(query, {}).values())}
+    judged = {
+        query: text for query, text in queries.items() if any(score > 0 for score in qrels.get(query, {}).values())
+    }
     if not judged:
         raise UserError(f"test set {root}: no query has a relevant passage in qrels/test.tsv.")
     return TestSet(corpus, judged, {query: qrels[query] for query in judged}, metadata)
@@ -95,7 +97,9 @@ def _read_qrels(path: Path, queries: dict[str, str], corpus: dict[str, str]) -> 
             query, passage, raw = line.split("\t")
             score = int(raw)
         except ValueError:
-            raise UserError(f"{path}, line {number}: expected query-id, corpus-id and a whole score, by tabs.") from None
+            raise UserError(
+                f"{path}, line {number}: expected query-id, corpus-id and a whole score, by tabs."
+            ) from None
         for name, known, kind in ((query, queries, "query"), (passage, corpus, "passage")):
             if name not in known:
                 raise UserError(f"{path}, line {number}: {kind} {name} is not in the collection.")

@@ -13,7 +13,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 # What these do reaches no artefact: messages, progress, error types and this module itself.
-WITHOUT_EFFECT = {"scripts.common.job", "scripts.common.errors", "scripts.common.progress", "scripts.common.code_digest"}
+WITHOUT_EFFECT = {
+    "scripts.common.job",
+    "scripts.common.errors",
+    "scripts.common.progress",
+    "scripts.common.code_digest",
+}
 
 
 def code_digest(script: str | Path, root: Path = ROOT) -> str:

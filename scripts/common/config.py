@@ -210,15 +210,15 @@ def _cross_checks(c: dict[str, Any]) -> list[str]:
             "finetune.select=validation needs validation documents: set prep.val_ratio (0.1, say) or select=last"
         )
     if prep["sdg_input_path"] and prep["train_input_file"]:
-        problems.append(
-            "prep.sdg_input_path and prep.train_input_file are both set; keep one (the other is null)"
-        )
+        problems.append("prep.sdg_input_path and prep.train_input_file are both set; keep one (the other is null)")
     if prep["split_strategy"] == "groups" and not prep["groups_json"]:
         problems.append("prep.split_strategy=groups needs prep.groups_json")
     if prep["train_input_file"] and not (ev["eval_data_path"] or ev["test_sets"]):
         problems.append("prep.train_input_file makes no test set: name one with eval.eval_data_path or eval.test_sets")
     if not prep["train_input_file"] and not prep["test_ratio"] and not (ev["eval_data_path"] or ev["test_sets"]):
-        problems.append("prep.test_ratio is 0, so nothing is held out: raise it, or name a test set with eval.test_sets")
+        problems.append(
+            "prep.test_ratio is 0, so nothing is held out: raise it, or name a test set with eval.test_sets"
+        )
     if "heldout" in ev["test_sets"]:
         problems.append("eval.test_sets.heldout: that name stands for the held-out split; choose another")
     if not (ev["eval_base"] or ev["eval_finetuned"] or ev["eval_nim"]):

@@ -83,7 +83,9 @@ class EndpointEncoder(Encoder):
             raise UserError(f"{self.contract.url} answered {error.status_code}: {error.message[:300]}") from error
         items = sorted(answer.data, key=lambda item: item.index)
         if [item.index for item in items] != list(range(len(texts))):
-            raise UserError(f"{self.contract.url} sent {len(items)} vectors for {len(texts)} texts, or numbered them wrongly.")
+            raise UserError(
+                f"{self.contract.url} sent {len(items)} vectors for {len(texts)} texts, or numbered them wrongly."
+            )
         width = self.contract.dimension or max((len(item.embedding or []) for item in items), default=0)
         rows = np.full((len(texts), width), np.nan, np.float32)
         for row, item in zip(rows, items, strict=True):

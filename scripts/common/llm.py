@@ -143,7 +143,9 @@ class Endpoint:
         except openai.NotFoundError as error:
             raise UserError(f"{self.base_url} does not know model {self.model} ({error.status_code}).") from error
         except openai.APITimeoutError as error:
-            raise UserError(f"{self.base_url} gave no reply in time. Raise llm.timeout, or ask less at once.") from error
+            raise UserError(
+                f"{self.base_url} gave no reply in time. Raise llm.timeout, or ask less at once."
+            ) from error
         except openai.APIConnectionError as error:
             raise UserError(
                 f"{self.base_url} does not answer ({error.__cause__ or error}). Start that server or correct "
@@ -284,9 +286,13 @@ class EmbeddingModel(Endpoint):
         items = sorted(getattr(answer, "data", None) or [], key=lambda item: item.index)
         vectors = [item.embedding or [] for item in items]
         if [item.index for item in items] != list(range(len(texts))):
-            raise UserError(f"{self.base_url} sent {len(items)} vectors for {len(texts)} texts, or numbered them wrongly.")
+            raise UserError(
+                f"{self.base_url} sent {len(items)} vectors for {len(texts)} texts, or numbered them wrongly."
+            )
         if len({len(vector) for vector in vectors}) > 1 or not all(map(_usable, vectors)):
-            raise UserError(f"{self.base_url} sent vectors of {self.model} that are empty, of different lengths or not finite.")
+            raise UserError(
+                f"{self.base_url} sent vectors of {self.model} that are empty, of different lengths or not finite."
+            )
         self._count(answer.usage.model_dump() if answer.usage else {})
         return vectors
 

@@ -32,7 +32,7 @@ def passage_id(text: str) -> str:
 def write_corpus(folder: str | Path, passages: dict[str, Passage], corpus_id: str) -> None:
     """Write ``train.parquet`` (the recipe's ``id`` and ``text``, and what we know besides) and its metadata."""
     import pyarrow as pa
-    import pyarrow.parquet as parquet
+    from pyarrow import parquet
 
     table = pa.table(
         {
@@ -54,7 +54,7 @@ def read_corpus(path: str | Path) -> dict[str, Passage]:
         UserError: The file is missing, is no parquet file, or lacks ``id`` or ``text``.
     """
     import pyarrow as pa
-    import pyarrow.parquet as parquet
+    from pyarrow import parquet
 
     file = Path(path, "train.parquet") if Path(path).is_dir() else Path(path)
     try:

@@ -15,7 +15,9 @@ def model_card(contract: Contract, summary: dict[str, Any], facts: dict[str, Any
         f"| {row['step']} | {row['share']:.2f} | {row['ndcg@10']:.4f} |" for row in summary["validation"]
     )
     options = "\n".join(f"| {name} | {value} |" for name, value in sorted(facts["options"].items()))
-    table = f"\n\n| step | share of the tuning | validation nDCG@10 |\n|---|---|---|\n{validation}" if validation else ""
+    table = (
+        f"\n\n| step | share of the tuning | validation nDCG@10 |\n|---|---|---|\n{validation}" if validation else ""
+    )
     return f"""---
 library_name: sentence-transformers
 pipeline_tag: sentence-similarity

@@ -78,7 +78,13 @@ def consolidate(model: torch.nn.Module, base_folder: Path, contract: Contract, t
 
 
 def publish(
-    checkpoints: Path, name: str, *, consolidated: Path, state: Path | None, config: dict[str, Any], losses: dict[str, float]
+    checkpoints: Path,
+    name: str,
+    *,
+    consolidated: Path,
+    state: Path | None,
+    config: dict[str, Any],
+    losses: dict[str, float],
 ) -> Path:
     """Lay out ``checkpoints/<name>/`` as the recipe does and point ``LATEST`` to it; returns the folder.
 

@@ -73,9 +73,7 @@ def read_training_data(path: str | Path) -> TrainingData:
     return TrainingData(examples, passages)
 
 
-def _example(
-    item: dict[str, Any], answers: dict[str, set[str]], passages: dict[str, Passage], place: str
-) -> Example:
+def _example(item: dict[str, Any], answers: dict[str, set[str]], passages: dict[str, Passage], place: str) -> Example:
     positive = item["pos_doc"][0]["id"]
     negatives = tuple(entry["id"] for entry in item["neg_doc"])
     for name in (positive, *negatives):

@@ -82,7 +82,9 @@ def finetune(
     )
     base = trainer.weights()
     encoder = TorchEncoder(contract, folder, device=device, model=model)
-    validation = Validation.build(read_training_data(val_file), options["seed"]) if options["select"] == "validation" else None
+    validation = (
+        Validation.build(read_training_data(val_file), options["seed"]) if options["select"] == "validation" else None
+    )
     if options["select"] == "validation" and validation is None:
         log.warning("no validation question is left: the last weights are taken unseen. Raise prep.val_ratio.")
     scores = Scores(states.folder / "validation.jsonl", validation, encoder)

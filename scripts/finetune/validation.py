@@ -87,7 +87,9 @@ def _hidden(example: Example, cut: set[str], data: TrainingData) -> set[str]:
 def interpolate(base: Weights, tuned: Weights, share: float) -> Weights:
     """``base + share * (tuned - base)`` for floating-point weights."""
     return {
-        name: torch.lerp(base[name].float(), value.float(), share).to(value.dtype) if value.is_floating_point() else value
+        name: torch.lerp(base[name].float(), value.float(), share).to(value.dtype)
+        if value.is_floating_point()
+        else value
         for name, value in tuned.items()
     }
 
@@ -98,4 +100,6 @@ def describe(contract: Contract, scores: Sequence[dict[str, Any]], chosen: dict[
         mark = "<- chosen" if row is chosen else ""
         log.info("validation nDCG@%d %.4f  step %d, share %.2f %s", K, row["ndcg@10"], row["step"], row["share"], mark)
     if chosen["share"] == 0:
-        log.warning("no checkpoint beats the base model on validation: LATEST holds the base's weights (%s)", contract.model)
+        log.warning(
+            "no checkpoint beats the base model on validation: LATEST holds the base's weights (%s)", contract.model
+        )

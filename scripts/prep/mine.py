@@ -60,8 +60,7 @@ def mine(
             positive_rows = [row_of[entry["id"]] for entry in item["pos_doc"]]
             scores = (corpus[positive_rows] @ query).tolist()
             item["pos_doc"] = [
-                {"id": entry["id"], "score": float(score)}
-                for entry, score in zip(item["pos_doc"], scores, strict=True)
+                {"id": entry["id"], "score": float(score)} for entry, score in zip(item["pos_doc"], scores, strict=True)
             ]
             item["limit"] = limit(min(scores), options["hard_neg_margin"], options["hard_neg_margin_type"])
             item["barred"] = barred
@@ -99,9 +98,7 @@ def limit(weakest_positive: float, margin: float, kind: str) -> float:
     return weakest_positive - abs(weakest_positive) * (1 - margin)
 
 
-def forbidden_rows(
-    data: Sequence[dict[str, Any]], passages: dict[str, Passage], same_document: bool
-) -> list[set[int]]:
+def forbidden_rows(data: Sequence[dict[str, Any]], passages: dict[str, Passage], same_document: bool) -> list[set[int]]:
     """Rows that are never a question's negatives: all known positives and, unless allowed, their documents' passages."""
     row_of = {name: row for row, name in enumerate(passages)}
     by_document: dict[str, set[int]] = collections.defaultdict(set)
@@ -169,7 +166,9 @@ def report(data: Sequence[dict[str, Any]], wanted: int) -> None:
     log.info("%d questions, median %g hard negatives", len(counts), statistics.median(counts) if counts else 0)
     if short:
         log.warning(
-            "%d questions have fewer than %d hard negatives: the corpus is small, or their positives score low", short, wanted
+            "%d questions have fewer than %d hard negatives: the corpus is small, or their positives score low",
+            short,
+            wanted,
         )
 
 

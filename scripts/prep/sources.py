@@ -84,7 +84,7 @@ def _manifest_target(path: Path) -> Path:
 
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:
     if path.suffix == ".parquet":
-        import pyarrow.parquet as parquet
+        from pyarrow import parquet
 
         for number, row in enumerate(parquet.read_table(path).to_pylist(), start=1):
             yield f"{path}, row {number}", row

@@ -63,9 +63,7 @@ def split(source: str | Path, output: str | Path, *, corpus_id: str, options: di
     return counts
 
 
-def assign(
-    examples: Sequence[Example], groups: Sequence[Sequence[str]], options: dict[str, Any]
-) -> dict[str, str]:
+def assign(examples: Sequence[Example], groups: Sequence[Sequence[str]], options: dict[str, Any]) -> dict[str, str]:
     """Part (``train``, ``val`` or ``test``) by document.
 
     As in the recipe: documents are sorted, shuffled by seed and cut at the ratios. Documents with training-only pairs
@@ -127,9 +125,7 @@ def training_file(examples: Sequence[Example], corpus_id: str, first: int) -> di
     return {"corpus": {"path": "./corpus/"}, "data": data}
 
 
-def write_test_set(
-    folder: Path, passages: dict[str, Passage], examples: Sequence[Example], *, group_ids: bool
-) -> None:
+def write_test_set(folder: Path, passages: dict[str, Passage], examples: Sequence[Example], *, group_ids: bool) -> None:
     """Write ``eval_beir/``: all searchable passages, numbered, and the test queries with their metadata."""
     names = {name: name if group_ids else f"d{number}" for number, name in enumerate(searchable(passages))}
     rows: list[dict[str, Any]] = []
@@ -148,9 +144,7 @@ def write_test_set(
         {"_id": f"q{number}", "metadata": first[question].metadata, "text": question}
         for number, question in enumerate(merged)
     ]
-    qrels = [
-        (f"q{number}", names[name], 1) for number, positives in enumerate(merged.values()) for name in positives
-    ]
+    qrels = [(f"q{number}", names[name], 1) for number, positives in enumerate(merged.values()) for name in positives]
     write_beir(folder, rows, queries, qrels)
 
 

@@ -115,7 +115,9 @@ def fetch_from_hub(uri: str) -> Path:
             repo, repo_type="dataset", revision=revision, allow_patterns=f"{subdir}/**" if subdir else None
         )
     except LocalEntryNotFoundError as error:
-        raise UserError(f"corpus_dir {uri}: the hub cannot be reached, and the data set is not in its cache.") from error
+        raise UserError(
+            f"corpus_dir {uri}: the hub cannot be reached, and the data set is not in its cache."
+        ) from error
     except (HfHubHTTPError, ValueError) as error:
         raise UserError(f"corpus_dir {uri}: the hub refused it: {error}") from error
     return Path(folder, subdir or "")

@@ -33,7 +33,9 @@ def sample_corpus(package: str, folder: str | Path, documents: int = 90) -> int:
     """
     found = {name: text for name, text in _docstrings(package).items() if 80 <= len(text.split()) <= 900}
     if len(found) < 20:
-        raise UserError(f"corpus_dir sample:{package}: only {len(found)} docstrings of 80 to 900 words; name another package.")
+        raise UserError(
+            f"corpus_dir sample:{package}: only {len(found)} docstrings of 80 to 900 words; name another package."
+        )
     chosen = sorted(found, key=sha256_text)[:documents]
     for name in chosen:
         write_text(Path(folder) / f"{name}.txt", f"{name}\n\n{found[name]}\n")

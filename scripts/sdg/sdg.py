@@ -77,9 +77,7 @@ def sdg(
     write_json(manifest_file, manifest, sort_keys=True)
 
 
-def rank_own_segments(
-    records: Sequence[dict[str, Any]], contract: Contract, store: str | Path
-) -> list[list[int]]:
+def rank_own_segments(records: Sequence[dict[str, Any]], contract: Contract, store: str | Path) -> list[list[int]]:
     """Rank of each pair's best own segment among all chunks of the corpus, from 1, by record and pair."""
     passages = list(dict.fromkeys(chunk["text"] for record in records for chunk in record["chunks"]))
     row_of = {text: row for row, text in enumerate(passages)}
@@ -125,15 +123,11 @@ def judge_pairs(
     return reasons
 
 
-def keep_pairs(
-    record: dict[str, Any], ranks: Sequence[int], reasons: Sequence[str | None], top_k: int | None
-) -> None:
+def keep_pairs(record: dict[str, Any], ranks: Sequence[int], reasons: Sequence[str | None], top_k: int | None) -> None:
     """Give a record its surviving pairs with an evaluation each, and the list of those dropped."""
     verdicts = record["generation"].pop("judged")
     pairs, evaluations, dropped = [], [], []
-    for number, (pair, rank, reason) in enumerate(
-        zip(record["qa_generation"]["pairs"], ranks, reasons, strict=True)
-    ):
+    for number, (pair, rank, reason) in enumerate(zip(record["qa_generation"]["pairs"], ranks, reasons, strict=True)):
         if reason is not None:
             dropped.append({"question": pair["question"], "reason": reason, "rank": rank})
             continue

@@ -20,7 +20,7 @@ def read_texts(files: Iterable[str | Path]) -> list[str]:
 
 def _texts(path: Path) -> Iterator[str]:
     if path.suffix == ".parquet":
-        import pyarrow.parquet as parquet
+        from pyarrow import parquet
 
         yield from parquet.read_table(path, columns=["text"])["text"].to_pylist()
     elif path.suffix == ".json":

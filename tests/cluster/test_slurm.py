@@ -12,7 +12,9 @@ from tests.workflow.conftest import Workspace
 pytestmark = [
     pytest.mark.cluster,
     pytest.mark.slow,
-    pytest.mark.skipif(os.geteuid() != 0 or shutil.which("apt-get") is None, reason="sets up Slurm with Debian's packages"),
+    pytest.mark.skipif(
+        os.geteuid() != 0 or shutil.which("apt-get") is None, reason="sets up Slurm with Debian's packages"
+    ),
 ]
 HERE = Path(__file__).parent
 
@@ -20,7 +22,9 @@ HERE = Path(__file__).parent
 @pytest.fixture(scope="module")
 def slurm():
     """A running Slurm; one that was up before stays up."""
-    was_up = shutil.which("scontrol") and "UP" in subprocess.run(["scontrol", "ping"], capture_output=True, text=True).stdout
+    was_up = (
+        shutil.which("scontrol") and "UP" in subprocess.run(["scontrol", "ping"], capture_output=True, text=True).stdout
+    )
     done = subprocess.run([HERE / "slurm_up.sh"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     yield
@@ -30,7 +34,9 @@ def slurm():
 
 def accounting(jobs: list[str]) -> dict[str, str]:
     """What the controller says of jobs it still knows, by id."""
-    return {job: subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True).stdout for job in jobs}
+    return {
+        job: subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True).stdout for job in jobs
+    }
 
 
 def test_cpu_and_gpu_rules_go_to_their_partitions(slurm, fresh: Workspace) -> None:
@@ -52,7 +58,11 @@ def test_cpu_and_gpu_rules_go_to_their_partitions(slurm, fresh: Workspace) -> No
 
 def test_generator_and_its_job_share_a_host(slurm, fresh: Workspace) -> None:
     target = str(fresh.output / "stage0_sdg/generated/0.jsonl")
-    said = fresh.with_config(sdg__sample_documents=2).snakemake("--workflow-profile", "profiles/slurm", "--", target).stderr
+    said = (
+        fresh.with_config(sdg__sample_documents=2)
+        .snakemake("--workflow-profile", "profiles/slurm", "--", target)
+        .stderr
+    )
     assert "generate_llm_server" in said
     assert (fresh.output / "stage0_sdg/generated/0.jsonl").stat().st_size > 0
     assert subprocess.run(["squeue", "-h"], capture_output=True, text=True).stdout == ""

@@ -27,7 +27,9 @@ def copy_repository(target: Path) -> Path:
     for part in PARTS:
         source = ROOT / part
         if source.is_dir():
-            shutil.copytree(source, target / part, ignore=shutil.ignore_patterns("__pycache__"), copy_function=shutil.copy)
+            shutil.copytree(
+                source, target / part, ignore=shutil.ignore_patterns("__pycache__"), copy_function=shutil.copy
+            )
         else:
             shutil.copy(source, target / part)
     return target
@@ -61,7 +63,9 @@ class Workspace:
             self.command(*arguments), cwd=self.folder, env=environment(), capture_output=True, text=True, check=False
         )
         if check and done.returncode:
-            raise AssertionError(f"snakemake {' '.join(arguments)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}")
+            raise AssertionError(
+                f"snakemake {' '.join(arguments)} failed:\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}"
+            )
         return done
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
@@ -83,7 +87,9 @@ class Workspace:
         if "Nothing to be done" in text:
             return {}
         table = text.split("Job stats:")[1]
-        return {name: int(count) for name, count in re.findall(r"^(\w+)\s+(\d+)$", table, re.MULTILINE) if name != "total"}
+        return {
+            name: int(count) for name, count in re.findall(r"^(\w+)\s+(\d+)$", table, re.MULTILINE) if name != "total"
+        }
 
     def read(self, path: str) -> Any:
         """A JSON file below the output folder."""

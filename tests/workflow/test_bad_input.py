@@ -51,7 +51,9 @@ def test_binary_latin1_and_huge_documents(fresh: Workspace, tmp_path) -> None:
     folder = tmp_path / "mixed"
     folder.mkdir()
     (folder / "binary.txt").write_bytes(bytes(range(256)) * 40)
-    (folder / "latin.txt").write_bytes("Die Größe der Prüfsumme ändert sich für jeden Schlüssel. ".encode("latin-1") * 5)
+    (folder / "latin.txt").write_bytes(
+        "Die Größe der Prüfsumme ändert sich für jeden Schlüssel. ".encode("latin-1") * 5
+    )
     word = "hydrodynamics of blunt bodies at supersonic speed without any full stop "
     (folder / "huge.txt").write_text(word * (5_000_000 // len(word)))
     mixed = fresh.with_config(corpus_dir=str(folder))

@@ -34,7 +34,9 @@ def test_every_stage_leaves_its_files(workspace: Workspace) -> None:
 
 def test_questions_come_from_the_real_generator(workspace: Workspace) -> None:
     records = [json.loads(line) for line in (workspace.output / "stage0_sdg/sdg.jsonl").read_text().splitlines()]
-    asked = [record for record in records if any(p["query_type"] == "contextual" for p in record["qa_generation"]["pairs"])]
+    asked = [
+        record for record in records if any(p["query_type"] == "contextual" for p in record["qa_generation"]["pairs"])
+    ]
     assert len(records) == 30
     assert len(asked) == 12
     for record in records:
@@ -88,5 +90,9 @@ def test_a_second_run_does_nothing(workspace: Workspace) -> None:
 def test_no_process_stays_behind(workspace: Workspace) -> None:
     import psutil
 
-    left = [p.info["cmdline"] for p in psutil.process_iter(["cmdline"]) if str(workspace.output) in " ".join(p.info["cmdline"] or [])]
+    left = [
+        p.info["cmdline"]
+        for p in psutil.process_iter(["cmdline"])
+        if str(workspace.output) in " ".join(p.info["cmdline"] or [])
+    ]
     assert left == []
