@@ -71,7 +71,7 @@ def on_gpu(count=1):
 
 
 # Environment of rules that use PyTorch
-TORCH = environment("gpu" if config["vectors"]["device"] == "cuda" else "cpu")
+TORCH = environment("cpu" if config["vectors"]["device"] == "cpu" else "gpu")
 
 
 onstart:

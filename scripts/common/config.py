@@ -5,6 +5,8 @@ Read while the DAG is built, so nothing here imports more than PyYAML and jsonsc
 
 import copy
 import difflib
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ def resolve(config: dict[str, Any], schema: dict[str, Any] | None = None) -> dic
 
 
 def expand_dotted(config: dict[str, Any]) -> dict[str, Any]:
-    """Turn ``{"finetune.num_epochs": 1}`` into ``{"finetune": {"num_epochs": 1}}``; dotted keys win over nested ones."""
+    """``{"finetune.num_epochs": 1}`` as ``{"finetune": {"num_epochs": 1}}``; dotted keys win over nested ones."""
     plain = copy.deepcopy({key: value for key, value in config.items() if "." not in key})
     for key, value in config.items():
         if "." not in key:
@@ -80,9 +82,9 @@ def _with_defaults(value: dict[str, Any], schema: dict[str, Any]) -> dict[str, A
             full[name] = _with_defaults(full.get(name, {}), sub)
     extra = schema.get("additionalProperties")
     if isinstance(extra, dict):
-        for name in full:
-            if name not in schema.get("properties", {}) and isinstance(full[name], dict):
-                full[name] = _with_defaults(full[name], extra)
+        for name, item in full.items():
+            if name not in schema.get("properties", {}) and isinstance(item, dict):
+                full[name] = _with_defaults(item, extra)
     return full
 
 
@@ -157,87 +159,101 @@ def _suggest(key: str, schema: dict[str, Any]) -> str:
 
 
 def _cross_checks(c: dict[str, Any]) -> list[str]:
-    """Rules that join several options."""
-    problems = []
-    sdg, prep, fine, ev, ex = c["sdg"], c["prep"], c["finetune"], c["eval"], c["export"]
+    """Rules that join several options, as messages that name them and the fix."""
+    return [
+        problem for check in (_ratios, _orders, _training, _sources, _evaluation, _generation) for problem in check(c)
+    ]
 
-    ratios = [prep[f"{part}_ratio"] for part in ("train", "val", "test")]
+
+def _ratios(c: dict[str, Any]) -> Iterator[str]:
+    ratios = [c["prep"][f"{part}_ratio"] for part in ("train", "val", "test")]
     if abs(sum(ratios) - 1) > 1e-6:
-        problems.append(
+        yield (
             f"prep.train_ratio + prep.val_ratio + prep.test_ratio is {sum(ratios):g}, but must be 1 "
             f"(now {ratios[0]:g} + {ratios[1]:g} + {ratios[2]:g}); change one of them"
         )
-    needed = fine["train_n_passages"] - 1
-    if prep["hard_negatives_to_mine"] < needed:
-        problems.append(
-            f"prep.hard_negatives_to_mine is {prep['hard_negatives_to_mine']}, but training reads {needed} per question "
-            f"(finetune.train_n_passages - 1): raise the first to {needed} or lower the second to "
-            f"{prep['hard_negatives_to_mine'] + 1}"
-        )
+
+
+def _orders(c: dict[str, Any]) -> Iterator[str]:
+    sdg, export = c["sdg"], c["export"]
     orders = [("sdg.min_hops", sdg["min_hops"], "sdg.max_hops", sdg["max_hops"])]
     for side in ("batch", "seq_len"):
         names = [f"trt_{part}_{side}" for part in ("min", "opt", "max")]
-        present = [name for name in names if ex[name] is not None]
+        present = [name for name in names if export[name] is not None]
         orders += [
-            (f"export.{low}", ex[low], f"export.{high}", ex[high])
-            for low, high in zip(present, present[1:], strict=False)
+            (f"export.{low}", export[low], f"export.{high}", export[high]) for low, high in itertools.pairwise(present)
         ]
-    problems += [
-        f"{low_name} ({low}) is greater than {high_name} ({high}); lower the first or raise the second"
-        for low_name, low, high_name, high in orders
-        if low > high
-    ]
+    for low_name, low, high_name, high in orders:
+        if low > high:
+            yield f"{low_name} ({low}) is greater than {high_name} ({high}); lower the first or raise the second"
     longest = max(c["model"]["query_max_length"], c["model"]["passage_max_length"])
-    if ex["export_to_trt"] and ex["trt_max_seq_len"] is not None and ex["trt_max_seq_len"] < longest:
-        problems.append(
-            f"export.trt_max_seq_len ({ex['trt_max_seq_len']}) is shorter than the longest trained sequence ({longest}): "
-            "longer requests would fail; raise it or set it to null"
+    if export["export_to_trt"] and export["trt_max_seq_len"] is not None and export["trt_max_seq_len"] < longest:
+        yield (
+            f"export.trt_max_seq_len ({export['trt_max_seq_len']}) is shorter than the longest trained sequence "
+            f"({longest}): longer requests would fail; raise it or set it to null"
         )
-    if ex["quant_cfg"] and not ex["export_to_trt"]:
-        problems.append("export.quant_cfg needs export.export_to_trt=true; set it, or set quant_cfg to null")
-    if fine["global_batch_size"] < fine["local_batch_size"]:
-        problems.append(
-            f"finetune.local_batch_size ({fine['local_batch_size']}) is greater than finetune.global_batch_size "
-            f"({fine['global_batch_size']}); lower the first"
+    if export["quant_cfg"] and not export["export_to_trt"]:
+        yield "export.quant_cfg needs export.export_to_trt=true; set it, or set quant_cfg to null"
+
+
+def _training(c: dict[str, Any]) -> Iterator[str]:
+    prep, finetune = c["prep"], c["finetune"]
+    needed, mined = finetune["train_n_passages"] - 1, prep["hard_negatives_to_mine"]
+    if mined < needed:
+        yield (
+            f"prep.hard_negatives_to_mine is {mined}, but training reads {needed} per question "
+            f"(finetune.train_n_passages - 1): raise the first to {needed} or lower the second to {mined + 1}"
         )
-    elif fine["global_batch_size"] % fine["local_batch_size"]:
-        problems.append(
-            f"finetune.global_batch_size ({fine['global_batch_size']}) is not a multiple of finetune.local_batch_size "
-            f"({fine['local_batch_size']})"
+    whole, part = finetune["global_batch_size"], finetune["local_batch_size"]
+    if whole % part:
+        yield (
+            f"finetune.global_batch_size ({whole}) is not a multiple of finetune.local_batch_size ({part}); "
+            f"set the first to {max(1, whole // part) * part} or lower the second"
         )
-    if fine["select"] == "validation" and not prep["val_ratio"]:
-        problems.append(
-            "finetune.select=validation needs validation documents: set prep.val_ratio (0.1, say) or select=last"
-        )
+    if finetune["select"] == "validation" and not prep["val_ratio"]:
+        yield "finetune.select=validation needs validation documents: set prep.val_ratio (0.1, say) or select=last"
+
+
+def _sources(c: dict[str, Any]) -> Iterator[str]:
+    prep = c["prep"]
+    named = c["eval"]["eval_data_path"] or c["eval"]["test_sets"]
     if prep["sdg_input_path"] and prep["train_input_file"]:
-        problems.append("prep.sdg_input_path and prep.train_input_file are both set; keep one (the other is null)")
+        yield "prep.sdg_input_path and prep.train_input_file are both set; keep one (the other is null)"
     if prep["split_strategy"] == "groups" and not prep["groups_json"]:
-        problems.append("prep.split_strategy=groups needs prep.groups_json")
-    if prep["train_input_file"] and not (ev["eval_data_path"] or ev["test_sets"]):
-        problems.append("prep.train_input_file makes no test set: name one with eval.eval_data_path or eval.test_sets")
-    if not prep["train_input_file"] and not prep["test_ratio"] and not (ev["eval_data_path"] or ev["test_sets"]):
-        problems.append(
-            "prep.test_ratio is 0, so nothing is held out: raise it, or name a test set with eval.test_sets"
-        )
+        yield "prep.split_strategy=groups needs prep.groups_json"
+    if prep["train_input_file"] and not named:
+        yield "prep.train_input_file makes no test set: name one with eval.eval_data_path or eval.test_sets"
+    if not prep["train_input_file"] and not prep["test_ratio"] and not named:
+        yield "prep.test_ratio is 0, so nothing is held out: raise it, or name a test set with eval.test_sets"
+
+
+def _evaluation(c: dict[str, Any]) -> Iterator[str]:
+    ev = c["eval"]
     if "heldout" in ev["test_sets"]:
-        problems.append("eval.test_sets.heldout: that name stands for the held-out split; choose another")
+        yield "eval.test_sets.heldout: that name stands for the held-out split; choose another"
     if not (ev["eval_base"] or ev["eval_finetuned"] or ev["eval_nim"]):
-        problems.append("eval.eval_base, eval.eval_finetuned and eval.eval_nim are all false; set one")
+        yield "eval.eval_base, eval.eval_finetuned and eval.eval_nim are all false; set one"
     if ev["fail_on_nim_metric_drift"] and not (ev["eval_nim"] and ev["eval_finetuned"]):
-        problems.append("eval.fail_on_nim_metric_drift compares two evaluations: set eval_nim and eval_finetuned")
-    for option, counts in (("query_counts", sdg["query_counts"]), ("reasoning_counts", sdg["reasoning_counts"])):
+        yield "eval.fail_on_nim_metric_drift compares two evaluations: set eval_nim and eval_finetuned"
+
+
+def _generation(c: dict[str, Any]) -> Iterator[str]:
+    sdg = c["sdg"]
+    for option in ("query_counts", "reasoning_counts"):
+        counts = sdg[option]
         if counts and sum(counts.values()) != sdg["num_pairs"]:
-            problems.append(
+            yield (
                 f"sdg.{option} sums to {sum(counts.values())}, but sdg.num_pairs is {sdg['num_pairs']}; make them equal"
             )
     roles = ["qa_generation"]
     if sdg["style"] == "full":
-        roles += ["artifact_extraction", "quality_judge"] + (["embed"] if sdg["embed_model"] else [])
+        roles += ["artifact_extraction", "quality_judge"]
+    if sdg["embed_model"]:
+        roles.append("embed")
     for role in roles:
         provider = sdg[f"{role}_provider"]
         if provider != "local" and provider not in c["llm"]["providers"]:
-            problems.append(
+            yield (
                 f"sdg.{role}_provider is {provider!r}, which llm.providers does not define "
                 f"(known: {', '.join(['local', *c['llm']['providers']])})"
             )
-    return problems

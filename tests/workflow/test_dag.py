@@ -118,7 +118,8 @@ def test_preview_imports_no_heavy_library(fresh: Workspace) -> None:
         "import sys, runpy; sys.argv = sys.argv[1:]\n"
         "try: runpy.run_module('snakemake', run_name='__main__')\n"
         "except SystemExit as end: assert not end.code, end.code\n"
-        "print('HEAVY', sorted({'torch', 'transformers', 'faiss', 'onnxruntime', 'datasets', 'pyarrow'} & set(sys.modules)))"
+        "heavy = {'torch', 'transformers', 'faiss', 'onnxruntime', 'datasets', 'pyarrow'}\n"
+        "print('HEAVY', sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, "snakemake", *command[3:]],
