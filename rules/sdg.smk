@@ -13,6 +13,25 @@ IS_SAMPLE = config["corpus_dir"].startswith(SAMPLE)
 ASKED_ROLES = ["qa_generation"] + (
     ["artifact_extraction", "quality_judge"] if config["sdg"]["style"] == "full" else []
 )
+EMBED = (
+    f"{config['sdg']['embed_provider']}/{config['sdg']['embed_model']}"
+    if config["sdg"]["embed_model"]
+    else None
+)
+# What decides the prompts
+PROMPT_OPTIONS = options(
+    "sdg",
+    "style",
+    "num_pairs",
+    "sample_documents",
+    "preview",
+    "query_counts",
+    "reasoning_counts",
+    "max_artifacts_per_type",
+    "min_hops",
+    "max_hops",
+    "min_complexity",
+)
 LOCAL_LLM = any(config["sdg"][f"{role}_provider"] == "local" for role in ASKED_ROLES)
 GENERATOR = f"{config['llm']['local']['model_dir']}/SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -32,6 +51,12 @@ rule sample_corpus:
         "writing a sample corpus from the docstrings of {params.package}"
     script:
         "../scripts/sdg/sample_corpus.py"
+
+
+def bundle_manifest(wildcards):
+    """Parameter that follows the content of the bundle manifest."""
+    path = config["sdg"]["multi_doc"] and config["sdg"]["multi_doc_manifest"]
+    return digest_of_file(path) if path else None
 
 
 rule chunk:
@@ -64,6 +89,7 @@ rule chunk:
             "max_docs_per_bundle",
             "multi_doc_manifest",
         ),
+        manifest=bundle_manifest,
         model=options(
             "model", "base_model", "revision", "passage_prefix", "passage_max_length"
         ),
@@ -85,7 +111,7 @@ rule plan:
     conda:
         environment("llm")
     params:
-        options=options("sdg", "style", "num_pairs", "sample_documents", "preview"),
+        options=PROMPT_OPTIONS,
         models={
             role: f"{config['sdg'][f'{role}_provider']}/{config['sdg'][f'{role}_model']}"
             for role in ASKED_ROLES
@@ -154,21 +180,7 @@ rule generate:
         runtime=720,
     params:
         shards=len(SHARDS),
-        options=options(
-            "sdg",
-            "style",
-            "num_pairs",
-            "sample_documents",
-            "llm_free_pairs",
-            "preview",
-            "query_counts",
-            "reasoning_counts",
-            "max_artifacts_per_type",
-            "min_hops",
-            "max_hops",
-            "min_complexity",
-            "similarity_threshold",
-        ),
+        options={**PROMPT_OPTIONS, **options("sdg", "llm_free_pairs")},
         models=rules.plan.params.models,
         sampling=options("llm", "temperature", "top_p"),
         code=code("sdg/generate.py"),
@@ -191,13 +203,15 @@ rule sdg:
     log:
         log_file("sdg"),
     conda:
-        environment("cpu")
+        environment("llm" if EMBED else "cpu")
     resources:
+        llm=1 if EMBED else 0,
         mem_mb=4000,
         runtime=60,
     params:
         corpus_id=config["corpus_id"],
         options=options("sdg", "round_trip_top_k", "similarity_threshold"),
+        embed=EMBED,
         code=code("sdg/sdg.py"),
     message:
         "checking the questions"

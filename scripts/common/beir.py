@@ -61,7 +61,7 @@ def write_beir(
     queries: Iterable[dict[str, Any]],
     qrels: Iterable[tuple[str, str, int]],
 ) -> None:
-    """Write a collection: corpus and query rows with ``_id``, ``text``, ``metadata`` (and ``title``), judged triples."""
+    """Write a collection: corpus and query rows (``_id``, ``text``, ``metadata``, ``title``) and judged triples."""
     root = Path(folder)
     write_jsonl(root / "corpus.jsonl", corpus)
     write_jsonl(root / "queries.jsonl", queries)

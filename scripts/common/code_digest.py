@@ -68,4 +68,5 @@ def _normal_form(path: Path, _mtime: int) -> str:
                 and isinstance(first.value.value, str)
             ):
                 node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(tree)
+    # not ast.dump: it differs between Python versions for the same code, and an upgrade would retrain everything
+    return ast.unparse(tree)

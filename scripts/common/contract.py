@@ -15,8 +15,21 @@ from scripts.common.errors import UserError
 from scripts.common.files import read_json, sha256_file, write_json
 
 Side = Literal["query", "passage"]
-# sentence-transformers' names (1_Pooling/config.json) of the recipe's poolings
-POOLING_KEYS = {"avg": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "last": "pooling_mode_lasttoken"}
+# The recipe's names of sentence-transformers' poolings (1_Pooling/config.json)
+POOLINGS = {"mean": "avg", "cls": "cls", "lasttoken": "last"}
+# Up to sentence-transformers 5 each pooling had a switch of its own there
+LEGACY_POOLINGS = {
+    "cls_token": "cls",
+    "max_tokens": "max",
+    "mean_tokens": "mean",
+    "mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "weightedmean_tokens": "weightedmean",
+    "lasttoken": "lasttoken",
+}
+# Steps of a sentence-transformers model (modules.json) that the contract expresses
+MODULES = {"Transformer", "Pooling", "Normalize"}
+# These number positions from 2, so that a model with 514 of them reads 512 tokens
+OFFSET_POSITIONS = {"camembert", "mpnet", "roberta", "xlm-roberta", "xlm-roberta-xl"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,10 +93,11 @@ class Contract:
     def load(cls, path: str | Path) -> "Contract":
         """Read ``contract.json``; :class:`UserError` names what is missing or unknown."""
         values = read_json(path, "embedding contract")
-        version = values.pop("schema_version", None)
-        known = {field.name for field in dataclasses.fields(cls)}
-        if version != 1 or set(values) - known:
-            raise UserError(f"embedding contract {path} is of another version ({version}); rebuild it with this one.")
+        if not isinstance(values, dict) or values.pop("schema_version", None) != 1:
+            raise UserError(f"embedding contract {path} is not of schema_version 1; rebuild it with this workflow.")
+        unknown = set(values) - {field.name for field in dataclasses.fields(cls)}
+        if unknown:
+            raise UserError(f"embedding contract {path} has unknown fields ({', '.join(sorted(unknown))}); rebuild it.")
         try:
             return cls(**values)
         except TypeError as error:
@@ -103,15 +117,18 @@ def join_prefix(prefix: str) -> str:
 
 
 def weights_digest(folder: Path) -> str:
-    """Digest over the weight and tokenizer files of a model folder."""
-    names = sorted(
-        path.relative_to(folder).as_posix()
-        for pattern in ("*.safetensors", "*.bin", "*.onnx", "*.onnx.data", "tokenizer.json", "config.json")
-        for path in folder.glob(pattern)
-    )
-    if not any(name.endswith((".safetensors", ".bin", ".onnx")) for name in names):
+    """Digest over the files of a model folder that decide its vectors: weights, tokenizer, configuration and code."""
+
+    def names(*patterns: str) -> list[str]:
+        return [path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern)]
+
+    # as transformers chooses: *.bin beside safetensors is not read, and another program may add it to the hub cache
+    weights = (names("*.safetensors") or names("*.bin")) + names("*.onnx")
+    if not weights:
         raise UserError(f"model folder {folder} has no weights (*.safetensors, *.bin or *.onnx).")
-    lines = [f"{name} {sha256_file(folder / name)}" for name in names]
+    tokenizer = names("tokenizer.json") or names("tokenizer/tokenizer.json")
+    chosen = sorted([*weights, *tokenizer, *names("*.onnx.data", "config.json", "*.py")])
+    lines = [f"{name} {sha256_file(folder / name)}" for name in chosen]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
@@ -119,31 +136,74 @@ def check_against_folder(options: dict[str, Any], folder: Path) -> None:
     """Compare the configured contract with the sentence-transformers files beside the weights, where there are any.
 
     Raises:
-        UserError: The model says another pooling, normalisation or prefix, or a shorter length, than the configuration.
+        UserError: The model says another pooling, normalisation or prefix, has fewer positions than the configuration
+            wants, or needs a step that this workflow has not.
     """
-    problems = []
-    pooling_file = folder / "1_Pooling" / "config.json"
-    if pooling_file.is_file():
-        stated = read_json(pooling_file)
-        mode = stated.get("pooling_mode")
-        names = {"mean": "avg", "cls": "cls", "lasttoken": "last"}
-        theirs = [names[mode]] if mode in names else [name for name, key in POOLING_KEYS.items() if stated.get(key)]
-        if theirs and theirs != [options["pooling"]]:
-            problems.append(f"model.pooling is {options['pooling']}, but the model was trained with {theirs[0]}")
-    length_file = folder / "config.json"
-    positions = read_json(length_file).get("max_position_embeddings")
-    for side in ("query", "passage"):
-        if positions and options[f"{side}_max_length"] > positions:
-            problems.append(
-                f"model.{side}_max_length is {options[f'{side}_max_length']}, but the model has {positions} positions"
-            )
-    st_file = folder / "config_sentence_transformers.json"
-    prompts = (read_json(st_file).get("prompts") or {}) if st_file.is_file() else {}
-    for side, names in (("query", ("query",)), ("passage", ("passage", "document"))):
-        stated_prefix = next((prompts[name] for name in names if prompts.get(name)), None)
-        if stated_prefix is not None and join_prefix(options[f"{side}_prefix"]) != join_prefix(stated_prefix):
-            problems.append(
-                f"model.{side}_prefix is {options[f'{side}_prefix']!r}, but the model was trained with {stated_prefix!r}"
-            )
+    problems = [
+        *_pooling_problems(options, folder),
+        *_module_problems(options, folder),
+        *_length_problems(options, folder),
+        *_prefix_problems(options, folder),
+    ]
     if problems:
         raise UserError(f"The configuration does not fit the model in {folder}:\n  - " + "\n  - ".join(problems))
+
+
+def _pooling_problems(options: dict[str, Any], folder: Path) -> list[str]:
+    stated = _stated(folder / "1_Pooling" / "config.json")
+    modes = stated.get("pooling_mode") or [
+        mode for key, mode in LEGACY_POOLINGS.items() if stated.get(f"pooling_mode_{key}")
+    ]
+    theirs = [POOLINGS.get(mode, mode) for mode in ([modes] if isinstance(modes, str) else modes)]
+    if theirs and theirs != [options["pooling"]]:
+        hint = "" if set(theirs) <= set(POOLINGS.values()) and len(theirs) == 1 else ", which this workflow has not"
+        return [f"model.pooling is {options['pooling']}, but the model was trained with {' and '.join(theirs)}{hint}"]
+    return []
+
+
+def _module_problems(options: dict[str, Any], folder: Path) -> list[str]:
+    file = folder / "modules.json"
+    if not file.is_file():
+        return []
+    modules = [str(module.get("type")).rsplit(".", 1)[-1] for module in read_json(file)]
+    problems = [
+        f"the model has a {name} module, which this workflow does not apply; choose a model without it"
+        for name in modules
+        if name not in MODULES
+    ]
+    dot = _stated(folder / "config_sentence_transformers.json").get("similarity_fn_name") == "dot"
+    if "Normalize" in modules and not options["l2_normalize"]:
+        problems.append("model.l2_normalize is false, but the model was trained with vectors of unit length")
+    if "Normalize" not in modules and dot and options["l2_normalize"]:
+        problems.append("model.l2_normalize is true, but the model was trained with dot products of unscaled vectors")
+    return problems
+
+
+def _length_problems(options: dict[str, Any], folder: Path) -> list[str]:
+    config = read_json(folder / "config.json", "model configuration")
+    positions = config.get("max_position_embeddings")
+    if positions and config.get("model_type") in OFFSET_POSITIONS:
+        positions -= 2
+    return [
+        f"model.{side}_max_length is {options[f'{side}_max_length']}, but the model has {positions} positions"
+        for side in ("query", "passage")
+        if positions and options[f"{side}_max_length"] > positions
+    ]
+
+
+def _prefix_problems(options: dict[str, Any], folder: Path) -> list[str]:
+    prompts = _stated(folder / "config_sentence_transformers.json").get("prompts") or {}
+    # sentence-transformers writes empty prompts for every model; they say something only beside one that is not empty
+    prompts = prompts if any(prompts.get(name) for name in ("query", "passage", "document")) else {}
+    problems = []
+    for side, names in (("query", ("query",)), ("passage", ("passage", "document"))):
+        stated = [prompts[name] for name in names if prompts.get(name) is not None]
+        if stated and join_prefix(options[f"{side}_prefix"]) not in {join_prefix(prefix) for prefix in stated}:
+            problems.append(
+                f"model.{side}_prefix is {options[f'{side}_prefix']!r}, but the model was trained with {stated[0]!r}"
+            )
+    return problems
+
+
+def _stated(file: Path) -> dict[str, Any]:
+    return read_json(file) if file.is_file() else {}

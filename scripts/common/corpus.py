@@ -6,7 +6,7 @@ Read while the DAG is built: standard library only.
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from scripts.common.errors import UserError
@@ -15,7 +15,7 @@ from scripts.common.files import sha256_file, sha256_text, write_json
 DEFAULT_EXTENSIONS = (".txt", ".md", ".text", "")
 HUB, SAMPLE = "hf://", "sample:"
 # A suffix is an extension when it is short and plain; "notes_research.nvidia.com_x" has none
-_EXTENSION = re.compile(r"\.[A-Za-z0-9_]{1,10}$")
+_EXTENSION = re.compile(r"\.[A-Za-z0-9]{1,10}$")
 
 
 def extension(name: str) -> str:
@@ -36,15 +36,12 @@ def list_documents(corpus_dir: str | Path, extensions: Iterable[str]) -> list[st
     """Corpus-relative POSIX paths of the documents, sorted; hidden files and folders are left out.
 
     Raises:
-        UserError: The folder is missing or empty, or holds no file with these extensions.
+        UserError: The folder is missing, unreadable or empty, or holds no file with these extensions.
     """
     root = Path(corpus_dir)
     if not root.is_dir():
         raise UserError(f"corpus_dir {root} is not a folder. Set corpus_dir to the folder with your documents.")
-    names = []
-    for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        names += [Path(folder, name).relative_to(root).as_posix() for name in files if not name.startswith(".")]
+    names = list(_files(root, "", frozenset()))
     if not names:
         raise UserError(f"corpus_dir {root} is empty. Put documents there, or set corpus_dir to another folder.")
     wanted = set(extensions)
@@ -53,15 +50,33 @@ def list_documents(corpus_dir: str | Path, extensions: Iterable[str]) -> list[st
         seen = sorted({extension(name.rsplit("/", 1)[-1]) or "none" for name in names})
         raise UserError(
             f"corpus_dir {root} has {len(names)} file(s), but none with the extensions "
-            f"{', '.join(name or 'none' for name in wanted)} (found: {', '.join(seen)}). Set sdg.file_extensions."
+            f"{', '.join(sorted(name or 'none' for name in wanted))} (found: {', '.join(seen)}). "
+            "Set sdg.file_extensions."
         )
     return chosen
+
+
+def _files(folder: Path, prefix: str, above: frozenset[str]) -> Iterator[str]:
+    """Names of all files that are not hidden; links are followed, but not back to a folder they lie in."""
+    here = above | {os.path.realpath(folder)}
+    try:
+        entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+    except OSError as error:
+        raise UserError(f"folder {folder} of the corpus cannot be read: {error.strerror}.") from error
+    for entry in entries:
+        if not entry.is_dir():
+            # a link to nothing is listed, so that reading it fails rather than a document being left out
+            if entry.is_file() or entry.is_symlink():
+                yield prefix + entry.name
+        elif os.path.realpath(entry.path) not in here:
+            yield from _files(Path(entry.path), f"{prefix}{entry.name}/", here)
 
 
 def fingerprint(corpus_dir: str, extensions: Iterable[str], cache_file: str | Path) -> str:
     """Digest of the names and contents of a corpus; a hub address stands for itself.
 
-    Contents are hashed again only for files whose size or date changed since ``cache_file`` was written.
+    Contents are hashed again only for files whose size or dates changed since ``cache_file`` was written. The date of
+    the last change of any kind is among them: copying tools set the other one back.
     """
     if corpus_dir.startswith((HUB, SAMPLE)):
         return corpus_dir
@@ -70,8 +85,11 @@ def fingerprint(corpus_dir: str, extensions: Iterable[str], cache_file: str | Pa
     entries, changed = {}, False
     for name in list_documents(root, extensions):
         path = root / name
-        status = path.stat()
-        stamp = f"{status.st_size}:{status.st_mtime_ns}"
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise UserError(f"document {path} cannot be read: {error.strerror}.") from error
+        stamp = f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
         entry = known.get(str(path.resolve()))
         if not entry or entry[0] != stamp:
             entry, changed = [stamp, sha256_file(path)], True
@@ -83,6 +101,7 @@ def fingerprint(corpus_dir: str, extensions: Iterable[str], cache_file: str | Pa
 
 def _read_cache(path: Path) -> dict[str, list[str]]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        known = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return known if isinstance(known, dict) else {}

@@ -16,6 +16,8 @@ from scripts.common.tokens import fast_tokenizer
 
 # A CPU core's cache, not its memory, limits a batch: 2,048 tokens ran fastest on two AVX2 cores (tests/benchmarks).
 CPU_TOKEN_BUDGET = 2048
+# Texts that are tokenized and sorted by length together: token ids of a whole corpus as Python lists would fill memory
+WINDOW = 16_384
 
 
 class Encoder(abc.ABC):
@@ -57,15 +59,23 @@ class LocalEncoder(Encoder):
         return found
 
     def batches(self, texts: Sequence[str], side: Side) -> Iterator[tuple[list[int], np.ndarray]]:
-        """See :meth:`Encoder.batches`; longest texts come first."""
-        tokens = self.tokenize(texts, side)
-        lengths = [len(row) for row in tokens]
-        plan = plan_batches(lengths, self.token_budget)
-        if texts:
+        """See :meth:`Encoder.batches`; within a window of texts the longest come first."""
+        for start in range(0, len(texts), WINDOW):
+            tokens = self.tokenize(texts[start : start + WINDOW], side)
+            lengths = [len(row) for row in tokens]
+            # a model without special tokens makes none of an empty text; its vector is zero, like to nothing
+            empty = [i for i, length in enumerate(lengths) if not length]
+            if empty:
+                yield [start + i for i in empty], np.zeros((len(empty), self.contract.dimension), np.float32)
+            filled = [i for i, length in enumerate(lengths) if length]
+            plan = plan_batches([lengths[i] for i in filled], self.token_budget)
+            plan = [[filled[i] for i in batch] for batch in plan]
             padded = padded_tokens(lengths, plan)
-            log.debug("%d tokens in %d batches, %.1f %% padding", padded, len(plan), 100 - 100 * sum(lengths) / padded)
-        for indices in plan:
-            yield indices, self.forward(*pad([tokens[i] for i in indices]))
+            if padded:
+                share = 100 - 100 * sum(lengths) / padded
+                log.debug("%d tokens in %d batches, %.1f %% padding", padded, len(plan), share)
+            for batch in plan:
+                yield [start + i for i in batch], self.forward(*pad([tokens[i] for i in batch]))
 
 
 class TorchEncoder(LocalEncoder):

@@ -8,7 +8,7 @@ import numpy as np
 from scripts.common.contract import Contract, Side
 from scripts.common.encoder import Encoder
 from scripts.common.errors import UserError
-from scripts.common.llm import check_egress, read_key
+from scripts.common.llm import open_client
 
 INVALID_RETRIES = 3
 
@@ -23,6 +23,7 @@ class EndpointEncoder(Encoder):
         key_variable: Environment variable with the key.
         batch_size: Texts a request.
         timeout: Seconds for one reply.
+        max_retries: Tries after 429, 5xx and dropped connections.
     """
 
     def __init__(
@@ -33,15 +34,15 @@ class EndpointEncoder(Encoder):
         key_variable: str | None = None,
         batch_size: int = 32,
         timeout: float = 60,
+        max_retries: int = 4,
     ) -> None:
-        import openai
-
         if contract.url is None:
             raise UserError("the contract of a served model has no url; delete it and run again.")
-        check_egress(contract.url, allowed)
         self.contract, self.batch_size = contract, batch_size
-        self._client = openai.OpenAI(
-            base_url=f"{contract.url.rstrip('/')}/v1", api_key=read_key(key_variable) or "none", timeout=timeout
+        # users name the server, or copy the address that other clients want
+        server = contract.url.rstrip("/").removesuffix("/v1")
+        self._client = open_client(
+            f"{server}/v1", key_variable=key_variable, allowed=allowed, timeout=timeout, max_retries=max_retries
         )
 
     def batches(self, texts: Sequence[str], side: Side) -> Iterator[tuple[list[int], np.ndarray]]:
@@ -67,30 +68,41 @@ class EndpointEncoder(Encoder):
     def _vectors(self, texts: Sequence[str], side: Side) -> np.ndarray:
         import openai
 
-        served_prefix = self.contract.backend == "nim"
-        body: dict[str, Any] = {"input_type": side, "truncate": "END"} if served_prefix else {}
-        sent = list(texts) if served_prefix else [self.contract.text(text, side) for text in texts]
+        body: dict[str, Any]
+        if self.contract.backend == "nim":
+            sent, body = list(texts), {"input_type": side, "truncate": "END"}
+        else:
+            # vLLM refuses texts that are too long unless it is told where to cut them
+            sent = [self.contract.text(text, side) for text in texts]
+            body = {"truncate_prompt_tokens": self.contract.max_length(side)}
         try:
             answer = self._client.embeddings.create(
                 model=self.contract.model, input=sent, encoding_format="float", extra_body=body
             )
         except openai.APIConnectionError as error:
             raise UserError(
-                f"{self.contract.url} does not answer ({error.__cause__ or error}). Start the server (`snakemake deploy`) "
-                "or correct eval.nim_url; vectors so far are kept."
+                f"{self.contract.url} does not answer ({error.__cause__ or error}). Start the server "
+                "(`snakemake deploy`) or correct eval.nim_url; vectors so far are kept."
             ) from error
         except openai.APIStatusError as error:
             raise UserError(f"{self.contract.url} answered {error.status_code}: {error.message[:300]}") from error
-        items = sorted(answer.data, key=lambda item: item.index)
-        if [item.index for item in items] != list(range(len(texts))):
+        except (openai.APIError, ValueError) as error:
+            raise UserError(
+                f"{self.contract.url} sent no valid JSON ({error}). Is that an embeddings server?"
+            ) from error
+        # the client checks no types: a page of a proxy comes back as a string
+        items = {getattr(item, "index", None): item.embedding or [] for item in getattr(answer, "data", None) or []}
+        if set(items) != set(range(len(texts))) or len(answer.data) != len(texts):
             raise UserError(
                 f"{self.contract.url} sent {len(items)} vectors for {len(texts)} texts, or numbered them wrongly."
             )
-        width = self.contract.dimension or max((len(item.embedding or []) for item in items), default=0)
+        width = self.contract.dimension or max(map(len, items.values()), default=0)
         rows = np.full((len(texts), width), np.nan, np.float32)
-        for row, item in zip(rows, items, strict=True):
-            values = np.array([np.nan if value is None else value for value in item.embedding or []], np.float32)
+        for row, values in items.items():
             if len(values) not in (0, width):
                 raise UserError(f"{self.contract.url} sent a vector of {len(values)} dimensions, expected {width}.")
-            row[: len(values)] = values
+            try:
+                rows[row, : len(values)] = [np.nan if value is None else value for value in values]
+            except (TypeError, ValueError) as error:
+                raise UserError(f"{self.contract.url} sent a vector that is no list of numbers: {error}") from error
         return rows

@@ -5,12 +5,16 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from scripts.common.errors import UserError
+
+# Half a surrogate pair (of a file name that is not UTF-8, or a cut JSON string) has no UTF-8; this error handler writes
+# it as ``\udXXX``, which is how JSON spells it, so it comes back as it was
+HALF_PAIRS = "backslashreplace"
 
 
 @contextlib.contextmanager
@@ -21,15 +25,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = _beside(path)
+    # not by mkstemp: its files are the owner's alone, artefacts follow the user's umask as any other file
+    temporary.touch(exist_ok=False)
     try:
         yield temporary
-        # mkstemp makes files that only the owner reads; artefacts follow the user's umask as any other file
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
@@ -46,13 +46,17 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, value: Any, *, indent: int = 2, sort_keys: bool = False) -> None:
     """Write strict JSON (NaN and infinities are refused with ``ValueError``), atomically."""
     text = json.dumps(value, indent=indent, sort_keys=sort_keys, ensure_ascii=False, allow_nan=False)
-    write_text(path, text + "\n")
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8", errors=HALF_PAIRS, newline="\n")
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Any]) -> int:
     """Write one JSON value a line, atomically; returns the number of lines."""
     count = 0
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as out:
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors=HALF_PAIRS, newline="\n") as out,
+    ):
         for row in rows:
             out.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
             count += 1
@@ -63,13 +67,16 @@ def read_json(path: str | Path, what: str = "file") -> Any:
     """Read a JSON file; :class:`UserError` names file, line and column of the first mistake."""
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        # Windows editors put a byte order mark in front
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise UserError(f"{what} {path} does not exist.") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{what} {path} is not UTF-8 (byte {error.start}). Save it as UTF-8.") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{what} {path}, line {error.lineno}, column {error.colno}: {error.msg}.") from error
+    except OSError as error:
+        raise UserError(f"{what} {path} cannot be read: {error.strerror}.") from error
 
 
 def read_jsonl(path: str | Path, what: str = "file") -> Iterator[tuple[int, Any]]:
@@ -77,7 +84,11 @@ def read_jsonl(path: str | Path, what: str = "file") -> Iterator[tuple[int, Any]
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{what} {path} does not exist.")
-    with path.open("rb") as lines:
+    try:
+        lines = path.open("rb")
+    except OSError as error:
+        raise UserError(f"{what} {path} cannot be read: {error.strerror}.") from error
+    with lines:
         for number, raw in enumerate(lines, start=1):
             if not raw.strip():
                 continue
@@ -102,12 +113,21 @@ def sha256_file(path: str | Path) -> str:
 
 
 def link_or_copy(source: str | Path, target: str | Path) -> None:
-    """Put ``source`` at ``target`` as a hard link, or a copy where links are not possible."""
+    """Put ``source`` at ``target``, atomically, as a hard link, or a copy where links are not possible."""
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.unlink(missing_ok=True)
+    temporary = _beside(target)
     try:
-        os.link(source, target)
+        # resolved: a link to a symbolic link (such as the hub cache has) would point nowhere from another folder
+        os.link(Path(source).resolve(), temporary)
+        temporary.replace(target)
     except OSError:
-        with atomic_path(target) as temporary:
-            shutil.copyfile(source, temporary)
+        with atomic_path(target) as copy:
+            shutil.copyfile(source, copy)
+    finally:
+        # also when source and target were one file already: replacing does nothing then
+        temporary.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")

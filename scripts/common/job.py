@@ -17,7 +17,7 @@ log = logging.getLogger("embed-recipe")
 
 @contextlib.contextmanager
 def job(snakemake: Any) -> Iterator[None]:
-    """Run a rule's work: log to the terminal and the rule's log file, obey its threads, end on ``UserError`` plainly."""
+    """Run a rule's work: log to terminal and log file, obey the rule's threads, end on ``UserError`` plainly."""
     set_threads(snakemake.threads)
     path = Path(snakemake.log[0]) if len(snakemake.log) else None
     with log_to(path, snakemake.rule, snakemake.config.get("log_level", "INFO")):

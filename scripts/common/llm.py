@@ -7,6 +7,7 @@ import ipaddress
 import math
 import os
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
@@ -65,6 +66,9 @@ def read_key(variable: str | None) -> str | None:
     key = os.environ.get(variable, "").strip()
     if not key:
         raise UserError(f"environment variable {variable} is not set: export it with the endpoint's API key.")
+    if not key.isascii() or not key.isprintable() or " " in key:
+        # such a key cannot be a header, and the error about that would show it
+        raise UserError(f"environment variable {variable} holds no API key: white space or other signs are in it.")
     return key
 
 
@@ -121,14 +125,16 @@ class Endpoint:
         self.key_variable = key_variable
         self.store = store
         self.usage = {"requests": 0, "reused": 0, "prompt_tokens": 0, "completion_tokens": 0}
+        self._counting = threading.Lock()
         self._client = open_client(
             base_url, key_variable=key_variable, allowed=allowed, timeout=timeout, max_retries=max_retries
         )
 
     def _count(self, usage: dict[str, Any]) -> None:
-        self.usage["requests"] += 1
-        for name in ("prompt_tokens", "completion_tokens"):
-            self.usage[name] += usage.get(name) or 0
+        with self._counting:
+            self.usage["requests"] += 1
+            for name in ("prompt_tokens", "completion_tokens"):
+                self.usage[name] += usage.get(name) or 0
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -141,20 +147,32 @@ class Endpoint:
             # servers quote the key they refuse, so nothing of the answer is shown
             raise UserError(self._key_refused()) from None
         except openai.NotFoundError as error:
-            raise UserError(f"{self.base_url} does not know model {self.model} ({error.status_code}).") from error
+            raise UserError(
+                f"{self.base_url} does not know model {self.model} (404). Correct the model's name, or "
+                f"llm.providers.{self.provider}.base_url, which usually ends in /v1."
+            ) from error
         except openai.APITimeoutError as error:
             raise UserError(
                 f"{self.base_url} gave no reply in time. Raise llm.timeout, or ask less at once."
             ) from error
         except openai.APIConnectionError as error:
+            cure = (
+                "The bundled generator has ended; its log is logs/llm_server.log. Run"
+                if self.provider == LOCAL
+                else f"Start that server or correct llm.providers.{self.provider}.base_url, then run"
+            )
             raise UserError(
-                f"{self.base_url} does not answer ({error.__cause__ or error}). Start that server or correct "
-                f"llm.providers.{self.provider}.base_url, then run again: replies so far are kept."
+                f"{self.base_url} does not answer ({error.__cause__ or error}). {cure} again: replies so far are kept."
             ) from error
         except openai.APIStatusError as error:
             text = self._without_key(detail(error))
             kind = RequestTooLongError if error.status_code in {400, 413, 422} and _TOO_LONG.search(text) else UserError
             raise kind(f"{self.base_url} answered {error.status_code} to model {self.model}: {text[:300]}") from None
+        except (openai.APIError, ValueError) as error:
+            raise UserError(
+                f"{self.base_url} answered something that is no JSON of OpenAI's form ({type(error).__name__}). "
+                f"Correct llm.providers.{self.provider}.base_url."
+            ) from None
 
     def _key_refused(self) -> str:
         if self.key_variable is None:
@@ -186,7 +204,7 @@ class ChatModel(Endpoint):
     def ask(
         self, messages: Messages, *, max_tokens: int, schema: dict[str, Any] | None = None, seed: int = 0
     ) -> dict[str, Any]:
-        """The reply to ``messages``: ``{"content", "finish_reason", "usage"}``, from the store when it was asked before.
+        """The reply to ``messages`` (``content``, ``finish_reason``, ``usage``), stored if it was asked before.
 
         Args:
             messages: Chat messages.
@@ -246,8 +264,9 @@ class ChatModel(Endpoint):
             sent.pop("response_format", None)
         try:
             return self._client.chat.completions.create(**sent)
-        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-            if "response_format" not in sent or not re.search("response_format|json_schema|schema", detail(error)):
+        # some servers answer 500 where they mean 400
+        except (openai.BadRequestError, openai.UnprocessableEntityError, openai.InternalServerError) as error:
+            if "response_format" not in sent or not re.search("response_format|schema|grammar", detail(error)):
                 raise
         # several threads may find out at once
         self._format = max(self._format, level + 1)
@@ -260,11 +279,12 @@ class EmbeddingModel(Endpoint):
 
     BODY = {"input_type": "query", "truncate": "NONE"}  # noqa: RUF012
 
-    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+    def embed(self, texts: Sequence[str]) -> list[list[float] | None]:
         """A vector for each text, in their order, from the store where a text was sent before.
 
+        A text that does not fit the model gets ``None``: nothing is cut.
+
         Raises:
-            RequestTooLongError: A text does not fit the model; nothing is cut.
             UserError: As :meth:`ChatModel.ask`; or the endpoint sends vectors that cannot be used.
         """
         request = {"provider": self.provider, "model": self.model, **self.BODY}
@@ -272,11 +292,21 @@ class EmbeddingModel(Endpoint):
         missing = [text for text, key in keys.items() if self.store.get(key) is None]
         self.usage["reused"] += len(keys) - len(missing)
         for start in range(0, len(missing), EMBED_BATCH):
-            part = missing[start : start + EMBED_BATCH]
-            for text, vector in zip(part, self._vectors(part), strict=True):
-                packed = base64.b64encode(array.array("f", vector).tobytes()).decode()
-                self.store.put(keys[text], {"embedding": packed})
+            self._fetch(missing[start : start + EMBED_BATCH], keys)
         return [_unpack(self.store.get(keys[text])) for text in texts]
+
+    def _fetch(self, texts: list[str], keys: dict[str, str]) -> None:
+        """Ask for vectors and store them; a batch that is refused as too long is halved to find the one that is."""
+        try:
+            vectors = self._vectors(texts)
+        except RequestTooLongError:
+            middle = len(texts) // 2
+            for part in (texts[:middle], texts[middle:]) if middle else ():
+                self._fetch(part, keys)
+            return
+        for text, vector in zip(texts, vectors, strict=True):
+            packed = base64.b64encode(array.array("f", vector).tobytes()).decode()
+            self.store.put(keys[text], {"embedding": packed})
 
     def _vectors(self, texts: list[str]) -> list[list[float]]:
         with self._explained():
@@ -301,5 +331,5 @@ def _usable(vector: Sequence[float]) -> bool:
     return bool(vector) and all(value is not None and math.isfinite(value) for value in vector)
 
 
-def _unpack(reply: dict[str, Any] | None) -> list[float]:
-    return array.array("f", base64.b64decode((reply or {})["embedding"])).tolist()
+def _unpack(reply: dict[str, Any] | None) -> list[float] | None:
+    return None if reply is None else array.array("f", base64.b64decode(reply["embedding"])).tolist()

@@ -6,6 +6,8 @@ from pathlib import Path
 from scripts.common.errors import UserError
 
 PACKAGE = "package:"
+# Copies of the weights for other frameworks, often several times the size of the model
+NOT_NEEDED = ["*.h5", "*.msgpack", "*.ot", "onnx/*", "openvino/*", "coreml/*", "*.gguf"]
 
 
 def resolve_model(spec: str, revision: str | None = None, relative_to: Path | None = None) -> Path:
@@ -52,7 +54,7 @@ def _hub_folder(spec: str, revision: str | None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(huggingface_hub.snapshot_download(spec, revision=revision))
+        return Path(huggingface_hub.snapshot_download(spec, revision=revision, ignore_patterns=NOT_NEEDED))
     except LocalEntryNotFoundError as error:
         raise UserError(
             f"model {spec} is neither a folder here nor in the hub cache, and the hub cannot be reached "

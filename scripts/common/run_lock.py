@@ -1,7 +1,7 @@
 """One run at a time in an output folder, without a lock that outlives a kill.
 
-Snakemake's own lock files stay behind after ``kill -9`` and ask for ``--unlock``; the profiles switch them off. This lock
-belongs to the process, so the kernel lifts it whatever ends the run.
+Snakemake's own lock files stay behind after ``kill -9`` and ask for ``--unlock``; the profiles switch them off. This
+lock belongs to the process, so the kernel lifts it whatever ends the run.
 """
 
 import fcntl
@@ -10,15 +10,23 @@ from pathlib import Path
 from typing import IO
 
 from scripts.common.errors import UserError
+from scripts.common.job import log
 
 _held: list[IO[str]] = []
 
 
 def hold_run_lock(output_dir: str | Path) -> None:
-    """Hold the folder's lock until this process ends; :class:`UserError` when another run has it."""
+    """Hold the folder's lock until this process ends.
+
+    Raises:
+        UserError: Another run has it, or the folder cannot be written.
+    """
     folder = Path(output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = (folder / ".run.lock").open("a+", encoding="utf-8")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".run.lock").open("a+", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"output_dir {folder} cannot be written: {error.strerror}. Set another output_dir.") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -27,6 +35,9 @@ def hold_run_lock(output_dir: str | Path) -> None:
             f"another run (process {lock.read().strip() or '?'}) is at work in {folder}. "
             "Wait for it, or give this run another output_dir."
         ) from None
+    except OSError as error:
+        # some network file systems have no locks; that is no reason to refuse the work
+        log.warning("%s cannot be locked (%s): see to it that no other run works there", folder, error.strerror)
     lock.truncate(0)
     lock.write(str(os.getpid()))
     lock.flush()

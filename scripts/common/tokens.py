@@ -10,13 +10,16 @@ def fast_tokenizer(folder: Path) -> Any:
     """The Rust tokenizer of a model folder, without padding and without a length limit of its own.
 
     Raises:
-        UserError: The folder has none.
+        UserError: The folder has none, or one that cannot be read.
     """
     from tokenizers import Tokenizer
 
     for name in ("tokenizer.json", "tokenizer/tokenizer.json"):
         if (folder / name).is_file():
-            tokenizer = Tokenizer.from_file(str(folder / name))
+            try:
+                tokenizer = Tokenizer.from_file(str(folder / name))
+            except Exception as error:  # the library raises nothing more special
+                raise UserError(f"tokenizer {folder / name} cannot be read: {error}") from error
             tokenizer.no_padding()
             # some folders carry a limit (128 for all-MiniLM-L6-v2) that has nothing to do with the contract's
             tokenizer.no_truncation()

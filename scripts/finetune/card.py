@@ -26,7 +26,8 @@ base_model: {contract.model}
 
 # Embedding model tuned by embed-recipe
 
-Base model `{contract.model}`, tuned on {summary["examples"]} question-passage pairs. These are {kept} (step {chosen["step"]}).{table}
+Base model `{contract.model}`, tuned on {summary["examples"]} question-passage pairs.
+These are {kept} (step {chosen["step"]}).{table}
 
 ## Use
 
@@ -38,9 +39,9 @@ queries = model.encode_query(["a question"])
 passages = model.encode_document(["a passage"])
 ```
 
-Pooling `{contract.pooling}`, vectors {"of unit length" if contract.l2_normalize else "not normalised"}, {contract.dimension}
-dimensions; query prefix `{contract.query_prefix!r}`, passage prefix `{contract.passage_prefix!r}`; at most
-{contract.query_max_length} query and {contract.passage_max_length} passage tokens (`contract.json`).
+Pooling `{contract.pooling}`, vectors {"of unit length" if contract.l2_normalize else "not normalised"},
+{contract.dimension} dimensions; query prefix `{contract.query_prefix!r}`, passage prefix `{contract.passage_prefix!r}`;
+at most {contract.query_max_length} query and {contract.passage_max_length} passage tokens (`contract.json`).
 
 ## Training
 
@@ -48,5 +49,6 @@ dimensions; query prefix `{contract.query_prefix!r}`, passage prefix `{contract.
 |---|---|
 {options}
 
-Data (SHA-256): {", ".join(f"`{digest[:16]}`" for digest in facts["data"])}. Base weights: `{contract.weights_sha256[:16]}`.
+Data (SHA-256): {", ".join(f"`{digest[:16]}`" for digest in facts["data"])}.
+Base weights: `{contract.weights_sha256[:16]}`.
 """

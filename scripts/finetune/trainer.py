@@ -88,7 +88,7 @@ class Trainer:
         return {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
 
     def encode(self, tokens: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Vectors ``[len(tokens), dimension]`` with gradients, computed in length-sorted parts that need little padding."""
+        """Vectors ``[len(tokens), dimension]`` with gradients, in length-sorted parts that need little padding."""
         budget = GPU_TOKEN_BUDGET if self.device == "cuda" else CPU_TOKEN_BUDGET
         order, parts = [], []
         for indices in plan_batches([len(row) for row in tokens], budget):

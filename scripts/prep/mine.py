@@ -99,7 +99,7 @@ def limit(weakest_positive: float, margin: float, kind: str) -> float:
 
 
 def forbidden_rows(data: Sequence[dict[str, Any]], passages: dict[str, Passage], same_document: bool) -> list[set[int]]:
-    """Rows that are never a question's negatives: all known positives and, unless allowed, their documents' passages."""
+    """Rows that are never a question's negatives: known positives and, unless allowed, their documents' passages."""
     row_of = {name: row for row, name in enumerate(passages)}
     by_document: dict[str, set[int]] = collections.defaultdict(set)
     for name, passage in passages.items():

@@ -1,4 +1,4 @@
-"""Generated records to ``train.json``, ``val.json``, ``corpus/`` and ``eval_beir/``; documents decide which is which."""
+"""Generated records to ``train.json``, ``val.json``, ``corpus/`` and ``eval_beir/``, divided by document."""
 
 import random
 from collections.abc import Sequence
@@ -40,8 +40,8 @@ def split(source: str | Path, output: str | Path, *, corpus_id: str, options: di
     train = [example for example in parts["train"] if len(example.positives) <= options["max_pos_docs"]]
     if not train:
         raise UserError(
-            f"no training example is left of {len(examples)} pairs: lower prep.quality_threshold, raise prep.train_ratio, "
-            "or generate more questions."
+            f"no training example is left of {len(examples)} pairs: lower prep.quality_threshold, raise "
+            "prep.train_ratio, or generate more questions."
         )
     root = Path(output)
     write_corpus(root / "corpus", passages, corpus_id)
@@ -80,8 +80,8 @@ def assign(examples: Sequence[Example], groups: Sequence[Sequence[str]], options
     if options["test_ratio"] and len(names) == n_train + n_val:
         raise UserError(
             f"{len(names)} documents with questions are too few to hold some out for testing (prep.test_ratio "
-            f"{options['test_ratio']:g}). Generate questions for more documents, or set test_ratio to 0 and name a test "
-            "set with eval.test_sets."
+            f"{options['test_ratio']:g}). Generate questions for more documents, or set test_ratio to 0 and name a "
+            "test set with eval.test_sets."
         )
     part_of = {example.document: "train" for example in examples}
     for position, name in enumerate(names):

@@ -12,8 +12,10 @@ from scripts.common.job import job, log
 from scripts.common.models import resolve_model
 from scripts.common.progress import progress
 from scripts.common.tokens import fast_tokenizer
+from scripts.sdg import bundles
 from scripts.sdg.documents import Document, fetch_from_hub, read_documents
-from scripts.sdg.sentences import Span, chunk_spans
+from scripts.sdg.sections import sections
+from scripts.sdg.sentences import chunk_spans
 
 # A title is a first paragraph of at most so many words on one line
 TITLE_WORDS = 25
@@ -27,7 +29,7 @@ def chunk_corpus(
     options: dict[str, Any],
     model: dict[str, Any],
 ) -> None:
-    """Write one record a document, with its chunks, and a report of what was read and what was left out.
+    """Write one record a document or bundle, with its chunks, and a report of what was read and what was left out.
 
     Args:
         corpus_dir: Local folder or ``hf://`` address.
@@ -46,19 +48,42 @@ def chunk_corpus(
     )
     for item in skipped:
         log.warning("left out %s: %s", item.name, item.reason)
+    groups, warnings = [[document] for document in documents], []
+    if options["multi_doc"]:
+        groups, warnings = bundled(documents, folder, options)
     fits = length_check(resolve_model(model["base_model"], model["revision"]), model)
     bar = progress(len(documents), "chunk", "doc")
     records = []
-    for document in documents:
-        records.append(make_record(document, options, fits))
-        bar.update()
+    for group in groups:
+        records.append(make_record(group, options, fits))
+        bar.update(len(group))
     bar.close()
     write_jsonl(records_file, records)
-    report = summary(records, skipped=[vars(item) for item in skipped])
+    report = summary(records, [vars(item) for item in skipped], warnings)
     for warning in report["warnings"]:
         log.warning("%s", warning)
     log.info("%d documents, %d chunks", report["documents"], report["chunks"])
     write_json(report_file, report)
+
+
+def bundled(
+    documents: Sequence[Document], folder: Path, options: dict[str, Any]
+) -> tuple[list[list[Document]], list[str]]:
+    """The documents in bundles, and warnings; :class:`UserError` says what is wrong with the manifest."""
+    path = options["multi_doc_manifest"]
+    by_name = {document.name: document for document in documents}
+    groups, left_out = bundles.group(
+        list(by_name),
+        bundles.read_manifest(path) if path else [],
+        size=options["bundle_size"],
+        largest=options["max_docs_per_bundle"],
+        exists=lambda name: (folder / name).is_file(),
+    )
+    warnings = []
+    if left_out:
+        shown = ", ".join(left_out[:5])
+        warnings.append(f"{len(left_out)} documents of sdg.multi_doc_manifest are left out of the corpus: {shown}")
+    return [[by_name[name] for name in group] for group in groups], warnings
 
 
 def length_check(folder: Path, model: dict[str, Any]) -> Callable[[str], bool]:
@@ -81,49 +106,61 @@ def length_check(folder: Path, model: dict[str, Any]) -> Callable[[str], bool]:
     )
 
 
-def make_record(document: Document, options: dict[str, Any], fits: Callable[[str], bool]) -> dict[str, Any]:
-    """The record of one document, in the recipe's format, with ``title`` and character spans beside it."""
-    spans = chunk_spans(document.text, sentences_per_chunk=options["sentences_per_chunk"], fits=fits)
-    chunks = [make_chunk(document.text, sentences, number) for number, sentences in enumerate(spans, start=1)]
+def make_record(group: Sequence[Document], options: dict[str, Any], fits: Callable[[str], bool]) -> dict[str, Any]:
+    """The record of a document or bundle, in the recipe's format, with ``title`` and character spans beside it.
+
+    A chunk never reaches from one document into the next.
+    """
+    text, starts = bundles.join([document.text for document in group])
+    names = [document.name for document in group]
+    several = len(group) > 1
+    count_words = word_counter(text)
+    chunks: list[dict[str, Any]] = []
+    for number, (document, start) in enumerate(zip(group, starts, strict=True), start=1):
+        spans = chunk_spans(document.text, sentences_per_chunk=options["sentences_per_chunk"], fits=fits)
+        place = {"doc_id": number, "doc_path": document.name} if several else {}
+        for index, sentences in enumerate(spans):
+            first, last = start + sentences[0][0], start + sentences[-1][1]
+            chunks.append(
+                {
+                    "text": text[first:last],
+                    "start": count_words(first),
+                    "end": count_words(last),
+                    "char_start": first,
+                    "char_end": last,
+                    "sentence_count": len(sentences),
+                    "word_count": len(text[first:last].split()),
+                    "chunk_id": len(chunks) + 1,
+                    "doc_chunk_index": index,
+                    **place,
+                }
+            )
     return {
-        "file_name": [document.name],
-        "source_id": document.name,
-        "title": title(document.text),
-        "text": document.text,
+        "file_name": names,
+        "source_id": bundles.bundle_id(names) if several else names[0],
+        "title": title(group[0].text),
+        "text": text,
         "chunks": chunks,
-        "sections_structured": sections(chunks, options["num_sections"]),
-        "bundle_id": "",
-        "bundle_members": [document.name],
-        "is_multi_doc": False,
+        "sections_structured": sections(chunks, options["num_sections"], options["bundle_strategy"]),
+        "bundle_id": bundles.bundle_id(names) if several else "",
+        "bundle_members": names,
+        "is_multi_doc": several,
     }
 
 
-def make_chunk(text: str, sentences: Sequence[Span], number: int) -> dict[str, Any]:
-    """A chunk: the verbatim source span; ``start`` and ``end`` count words, ``char_start`` and ``char_end`` characters."""
-    first, last = sentences[0][0], sentences[-1][1]
-    words_before, words = len(text[:first].split()), len(text[first:last].split())
-    return {
-        "text": text[first:last],
-        "start": words_before,
-        "end": words_before + words,
-        "char_start": first,
-        "char_end": last,
-        "sentence_count": len(sentences),
-        "word_count": words,
-        "chunk_id": number,
-        "doc_chunk_index": number - 1,
-    }
+def word_counter(text: str) -> Callable[[int], int]:
+    """How many words start before a position; positions must be asked in order, so that each is counted once."""
+    position = words = 0
 
+    def count(end: int) -> int:
+        nonlocal position, words
+        if end > position:
+            inside_word = position > 0 and not text[position - 1].isspace() and not text[position].isspace()
+            words += len(text[position:end].split()) - inside_word
+            position = end
+        return words
 
-def sections(chunks: Sequence[dict[str, Any]], count: int) -> list[str]:
-    """Chunks as the generator sees them, in ``count`` sections (the last takes the rest)."""
-    size = max(1, len(chunks) // count)
-    found = []
-    for number in range(min(count, len(chunks))):
-        part = chunks[number * size : (number + 1) * size if number < count - 1 else None]
-        lines = [f"Segment {chunk['chunk_id']} (00:00:00 - 00:00:00): {chunk['text']}" for chunk in part]
-        found.append("\n".join([f"=== Section {number + 1} ===", *lines]))
-    return found
+    return count
 
 
 def title(text: str) -> str:
@@ -134,19 +171,23 @@ def title(text: str) -> str:
     return words if alone and rest.strip() and 0 < len(words.split()) <= TITLE_WORDS else ""
 
 
-def summary(records: Sequence[dict[str, Any]], skipped: list[dict[str, str]]) -> dict[str, Any]:
-    """Counts and the recipe's preflight warnings."""
+def summary(
+    records: Sequence[dict[str, Any]], skipped: Sequence[dict[str, str]], warnings: Sequence[str]
+) -> dict[str, Any]:
+    """Counts and the recipe's preflight warnings beside those there are."""
+    documents = sum(len(record["bundle_members"]) for record in records)
     short = sum("shorter than" in item["reason"] for item in skipped)
-    warnings = []
-    if len(records) < 20:
-        warnings.append(f"only {len(records)} documents: 50 to 100 are the least for a useful model")
-    if short > (len(records) + len(skipped)) / 2:
-        warnings.append(f"{short} of {len(records) + len(skipped)} files are shorter than sdg.min_text_length")
+    warnings = list(warnings)
+    if documents < 20:
+        warnings.append(f"only {documents} documents: 50 to 100 are the least for a useful model")
+    if short > (documents + len(skipped)) / 2:
+        warnings.append(f"{short} of {documents + len(skipped)} files are shorter than sdg.min_text_length")
     return {
-        "documents": len(records),
+        "documents": documents,
+        "records": len(records),
         "characters": sum(len(record["text"]) for record in records),
         "chunks": sum(len(record["chunks"]) for record in records),
-        "skipped": skipped,
+        "skipped": list(skipped),
         "warnings": warnings,
     }
 

@@ -8,17 +8,18 @@ _PROMPT = re.compile(
     r"question_?\d|search question|short question|as an ai)\b",
     re.IGNORECASE,
 )
-# A question that stops after one of these was cut by the length limit
+# A question that stops after one of these, or in the middle of a clause, was cut by the length limit. A full stop
+# before the mark is no cut after an abbreviation (U.S.?), nor is a space after a whole word (French writes it so)
 _CUT = re.compile(
-    r"\b(a|an|and|are|as|at|be|by|can|does|for|from|has|have|in|into|is|its|of|on|or|that|the|their|this|to|was|were|"
-    r"when|which|with|[a-z]|[\w-]+-)\?$",
+    r"(\b(a|an|and|are|as|at|be|by|can|does|for|from|has|have|in|into|is|its|of|on|or|that|the|their|this|to|was|were|"
+    r"when|which|with|[a-z]|[\w-]+-)[\s.,;:…–—(-]*|[,;:…–—(]\s*|(?<!\b\w)(?<!\betc)\.\s*)\?+$",
     re.IGNORECASE,
 )
 _STOP = frozenset(
-    "a about also an and any are as at be been between by can could did difference do does each effect explain for from "
-    "give has have how in into is it its main many mean meaning more most much name of on one or other possible purpose "
-    "role than that the their there these they this to two used using was were what when where which why will with would "
-    "you your".split()
+    "a about also an and any are as at be been between by can could did difference do does each effect explain for "
+    "from give has have how in into is it its main many mean meaning more most much name of on one or other "
+    "possible purpose role than that the their there these they this to two used using was were what when where "
+    "which why will with would you your".split()
 )
 
 

@@ -1,6 +1,5 @@
-"""Questions for the records of one shard; replies are stored as they come, so a second run asks only what is missing."""
+"""Questions for the records of one shard; replies are stored as they come, so a second run asks for the rest alone."""
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common.errors import UserError
-from scripts.common.files import read_jsonl, sha256_text, write_jsonl
+from scripts.common.files import read_jsonl, write_jsonl
 from scripts.common.job import job, log
 from scripts.common.llm import LOCAL, ChatModel
 from scripts.common.progress import progress
@@ -17,6 +16,7 @@ from scripts.common.replies import ReplyStore
 from scripts.sdg import full, simple
 from scripts.sdg.generated import ARTIFACT_TYPES, Generated
 from scripts.sdg.llm_free import llm_free_pairs
+from scripts.sdg.sampling import sampled, shard_of
 
 STYLES: dict[str, Callable[[dict[str, Any], dict[str, ChatModel], dict[str, Any]], Generated]] = {
     "simple": simple.generate,
@@ -50,7 +50,7 @@ def generate(
         UserError: An endpoint is dead or refuses; replies so far are kept.
     """
     records = [record for _, record in read_jsonl(records_file, "records file")]
-    asked = sampled(records, 1 if options["preview"] else options["sample_documents"])
+    asked = sampled(records, options)
     mine = [record for record in records if shard_of(record["source_id"], shards) == shard]
     if options["preview"]:
         mine = [record for record in mine if record["source_id"] in asked]
@@ -63,7 +63,8 @@ def generate(
             for done in as_completed(waiting):
                 results[waiting[done]["source_id"]] = done.result()
                 bar.update()
-        except UserError:
+        except BaseException:
+            # requests under way end and their replies are kept; those that wait are not sent
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         finally:
@@ -94,17 +95,6 @@ def log_usage(models: dict[str, ChatModel], work: Sequence[Any], results: dict[s
             "%s: %d requests, %d replies re-used, %d prompt and %d completion tokens",
             *(model.model, usage["requests"], usage["reused"], usage["prompt_tokens"], usage["completion_tokens"]),
         )
-
-
-def shard_of(source_id: str, shards: int) -> int:
-    """A document's shard: the same however many documents there are."""
-    return int.from_bytes(hashlib.sha256(source_id.encode()).digest()[:8], "big") % shards
-
-
-def sampled(records: Sequence[dict[str, Any]], count: int | None) -> set[str]:
-    """Ids of the documents to ask about: the first ``count`` in the order of a hash, so the sample grows in place."""
-    names = sorted((record["source_id"] for record in records if record["chunks"]), key=sha256_text)
-    return set(names[:count])
 
 
 def wait_for_address(path: str | Path, timeout: float = 120) -> str:

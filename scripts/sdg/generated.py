@@ -21,13 +21,14 @@ class Generated:
 
     Attributes:
         pairs: Question-answer pairs in the recipe's format.
-        evaluations: A judge's verdicts, one a pair and in the same order, or ``None`` where no judge was asked.
+        evaluations: A judge's verdicts in the pairs' order and number, ``None`` for a pair that got none; or ``None``
+            where there is no verdict at all.
         artifacts: Lists by artifact type; empty where none were asked for.
         problems: What went wrong, for the report; the record stays in the corpus all the same.
     """
 
     pairs: list[dict[str, Any]]
-    evaluations: list[dict[str, Any]] | None = None
+    evaluations: list[dict[str, Any] | None] | None = None
     artifacts: dict[str, list[dict[str, str]]] = dataclasses.field(default_factory=dict)
     problems: list[str] = dataclasses.field(default_factory=list)
 

@@ -44,8 +44,8 @@ def _title_pair(record: dict[str, Any]) -> list[dict[str, Any]]:
     segment, text = chunks[0]["chunk_id"], chunks[0]["text"]
     rest = text.replace(name, "", 1).lstrip("# \n")
     if len(rest.split()) < _REST_WORDS:
-        # the title stands alone in its chunk; the next one is what it is about
-        if len(chunks) < 2:
+        # the title stands alone in its chunk; the next one, if it is of the same document, is what it is about
+        if len(chunks) < 2 or chunks[1].get("doc_path") != chunks[0].get("doc_path"):
             return []
         segment, rest = chunks[1]["chunk_id"], chunks[1]["text"]
     return [make_pair(name, [segment], query_type=TITLE, training_only=True, passage=rest)]

@@ -6,7 +6,9 @@ from typing import Any
 
 from scripts.common.files import read_jsonl, write_json
 from scripts.common.job import job, log
-from scripts.sdg.simple import QUESTIONS_PER_CALL
+from scripts.sdg import prompts, simple
+from scripts.sdg.sampling import sampled
+from scripts.sdg.sections import documents_of
 
 # Calls of the full protocol: artifacts, questions, judge
 FULL_CALLS = 3
@@ -18,30 +20,81 @@ def plan(records_file: str | Path, target: str | Path, *, options: dict[str, Any
     Args:
         records_file: JSON Lines from rule ``chunk``.
         target: JSON.
-        options: ``style``, ``num_pairs``, ``sample_documents`` and ``preview`` are read.
+        options: Options of the ``sdg`` section that decide what is asked.
         models: ``provider/model`` by role.
     """
     records = [record for _, record in read_jsonl(records_file, "records file")]
-    usable = [record for record in records if record["chunks"]]
-    limit = 1 if options["preview"] else options["sample_documents"] or len(usable)
-    asked = min(limit, len(usable))
-    simple = options["style"] == "simple"
-    calls = asked * (math.ceil(options["num_pairs"] / QUESTIONS_PER_CALL) if simple else FULL_CALLS)
+    names = sampled(records, options)
+    asked = [record for record in records if record["source_id"] in names]
+    count = count_simple if options["style"] == "simple" else count_full
+    counts = [count(record, options) for record in asked]
+    totals = {
+        name: sum(item[name] for item in counts) for name in ("calls", "calls_at_most", "questions", "characters")
+    }
     summary = {
-        "documents": len(records),
+        "documents": sum(len(record["bundle_members"]) for record in records),
+        "records": len(records),
         "chunks": sum(len(record["chunks"]) for record in records),
         "characters": sum(len(record["text"]) for record in records),
-        "documents_asked": asked,
-        "calls_at_most": calls,
-        "questions_asked": asked * options["num_pairs"],
+        "documents_asked": sum(len(record["bundle_members"]) for record in asked),
+        "records_asked": len(asked),
+        "calls": totals["calls"],
+        "calls_at_most": totals["calls_at_most"],
+        "questions_asked": totals["questions"],
+        "prompt_characters_at_least": totals["characters"],
         "models": models,
     }
     write_json(target, summary)
     log.info(
-        "%d documents in %d chunks; at most %d calls for %d questions to %s",
-        *(summary["documents"], summary["chunks"], calls, summary["questions_asked"]),
+        "%d documents in %d chunks; %d to %d calls for %d questions, with %d or more characters of prompt, to %s",
+        *(summary["documents"], summary["chunks"], summary["calls"], summary["calls_at_most"]),
+        *(summary["questions_asked"], summary["prompt_characters_at_least"]),
         ", ".join(sorted(set(models.values()))),
     )
+
+
+def count_simple(record: dict[str, Any], options: dict[str, Any]) -> dict[str, int]:
+    """Calls, questions and characters of prompt for one record: one call a segment, none is repeated."""
+    wanted = options["num_pairs"]
+    chunks = simple.spread(record["chunks"], math.ceil(wanted / simple.QUESTIONS_PER_CALL))
+    return {
+        "calls": len(chunks),
+        "calls_at_most": len(chunks),
+        "questions": min(wanted, len(chunks) * simple.QUESTIONS_PER_CALL),
+        "characters": sum(_characters(simple.messages(chunk["text"])) for chunk in chunks),
+    }
+
+
+def count_full(record: dict[str, Any], options: dict[str, Any]) -> dict[str, int]:
+    """The same for the full protocol.
+
+    Each call is repeated once when its reply cannot be used. A document that does not fit the model is asked about in
+    parts, which is known only once the endpoint has refused it, and comes on top. What artifacts and pairs add to the
+    later prompts is not known either: the characters are a lower bound.
+    """
+    shown, documents = record["sections_structured"], documents_of(record["chunks"])
+    asked = [
+        prompts.artifact_messages(record["text"], documents=documents, options=options),
+        prompts.question_messages(
+            shown,
+            {},
+            wanted=options["num_pairs"],
+            segments=len(record["chunks"]),
+            documents=documents,
+            options=options,
+        ),
+        prompts.judge_messages(shown, []),
+    ]
+    return {
+        "calls": FULL_CALLS,
+        "calls_at_most": 2 * FULL_CALLS,
+        "questions": options["num_pairs"],
+        "characters": sum(map(_characters, asked)),
+    }
+
+
+def _characters(messages: list[dict[str, str]]) -> int:
+    return sum(len(message["content"]) for message in messages)
 
 
 if __name__ == "__main__":

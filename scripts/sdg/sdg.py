@@ -8,21 +8,27 @@ also the quality score, so that ``prep.quality_threshold`` means the same with a
 
 import collections
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from scripts.common.contract import Contract
+from scripts.common.errors import UserError
 from scripts.common.files import read_jsonl, write_json, write_jsonl
 from scripts.common.job import job, log
+from scripts.common.llm import LOCAL, EmbeddingModel
+from scripts.common.replies import ReplyStore
 from scripts.common.vector_store import VectorStore
 from scripts.sdg.filters import fault, normal_form
 
 # The score of a question at rank top_k; the recipe's default threshold, so that what passes the round trip is kept
 PASSING_SCORE = 7.0
 BLOCK = 512
+
+# A question's vector of unit length; none where it does not fit the embedding model
+VectorOf = Callable[[str], np.ndarray | None]
 
 
 def sdg(
@@ -35,6 +41,7 @@ def sdg(
     contract: Contract,
     store: str | Path,
     options: dict[str, Any],
+    embedder: EmbeddingModel | None = None,
 ) -> None:
     """Merge shards, drop what is not worth keeping, and write records, manifest and report.
 
@@ -47,17 +54,18 @@ def sdg(
         contract: The base model's.
         store: Folder of the vector store, which holds all chunks and questions.
         options: ``round_trip_top_k`` and ``similarity_threshold`` are read.
+        embedder: Finds near duplicates among the questions; ``None`` takes the base model's vectors.
     """
     records = sorted((record for path in shard_files for _, record in read_jsonl(path, "shard")), key=_source)
     ranks = rank_own_segments(records, contract, store)
-    vectors = VectorStore(store, contract, "query")
+    vector_of = served_vectors(embedder, records) if embedder else stored_vectors(contract, store)
     dropped: collections.Counter[str] = collections.Counter()
     kept: collections.Counter[str] = collections.Counter()
     seen: set[str] = set()
     asked = 0
     for number, record in enumerate(records):
         asked += len(record["qa_generation"]["pairs"])
-        reasons = judge_pairs(record, ranks[number], seen, vectors, options)
+        reasons = judge_pairs(record, ranks[number], seen, vector_of, options)
         keep_pairs(record, ranks[number], reasons, options["round_trip_top_k"])
         dropped.update(reason for reason in reasons if reason)
         kept.update(pair["query_type"] for pair in record["deduplicated_qa_pairs"])
@@ -98,8 +106,30 @@ def rank_own_segments(records: Sequence[dict[str, Any]], contract: Contract, sto
     return ranks
 
 
+def stored_vectors(contract: Contract, store: str | Path) -> VectorOf:
+    """Questions' vectors by the base model, which rule ``embed`` has put into the store."""
+    vectors = VectorStore(store, contract, "query")
+    return lambda question: _unit(vectors.gather([question])[0])
+
+
+def served_vectors(embedder: EmbeddingModel, records: Sequence[dict[str, Any]]) -> VectorOf:
+    """Questions' vectors by an endpoint, each asked for once."""
+    questions = list(dict.fromkeys(pair["question"] for record in records for pair in record["qa_generation"]["pairs"]))
+    vectors = dict(zip(questions, embedder.embed(questions), strict=True))
+    if unknown := sum(vector is None for vector in vectors.values()):
+        log.warning("%d questions are too long for %s and are not compared with others", unknown, embedder.model)
+    usage = embedder.usage
+    log.info("%s: %d requests, %d vectors re-used", embedder.model, usage["requests"], usage["reused"])
+    return lambda question: None if (vector := vectors[question]) is None else _unit(np.asarray(vector, np.float32))
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    """Of length 1, so that the inner product is the cosine whatever the model does."""
+    return vector / max(float(np.linalg.norm(vector)), 1e-12)
+
+
 def judge_pairs(
-    record: dict[str, Any], ranks: Sequence[int], seen: set[str], vectors: VectorStore, options: dict[str, Any]
+    record: dict[str, Any], ranks: Sequence[int], seen: set[str], vector_of: VectorOf, options: dict[str, Any]
 ) -> list[str | None]:
     """Why each pair of a record is dropped (``None``: it is kept); ``seen`` collects the questions of all records."""
     top_k = options["round_trip_top_k"]
@@ -107,18 +137,20 @@ def judge_pairs(
     kept: list[np.ndarray] = []
     for pair, rank in zip(record["qa_generation"]["pairs"], ranks, strict=True):
         question, reason = pair["question"], None
-        vector = vectors.gather([question])[0]
+        vector = vector_of(question)
         if not pair.get("training_only"):
             reason = fault(question, " ".join(segment_texts(record, pair)))
         if reason is None and normal_form(question) in seen:
             reason = "asked before"
         if reason is None and top_k is not None and rank > top_k:
             reason = "round trip: own segment not found"
-        if reason is None and any(float(vector @ other) > options["similarity_threshold"] for other in kept):
-            reason = "near duplicate"
+        if reason is None and vector is not None:
+            if any(float(vector @ other) > options["similarity_threshold"] for other in kept):
+                reason = "near duplicate"
+            else:
+                kept.append(vector)
         if reason is None:
             seen.add(normal_form(question))
-            kept.append(vector)
         reasons.append(reason)
     return reasons
 
@@ -132,8 +164,9 @@ def keep_pairs(record: dict[str, Any], ranks: Sequence[int], reasons: Sequence[s
             dropped.append({"question": pair["question"], "reason": reason, "rank": rank})
             continue
         pairs.append(pair)
-        judged = verdicts is not None and number < len(verdicts)
-        evaluations.append(verdicts[number] if judged else evaluation(rank, top_k))
+        # pairs made without a model come after the judged ones, and a judge may have left some out
+        verdict = verdicts[number] if verdicts is not None and number < len(verdicts) else None
+        evaluations.append(verdict or evaluation(rank, top_k))
     record["deduplicated_qa_pairs"] = pairs
     record["qa_evaluations"] = {"evaluations": evaluations}
     record["generation"]["dropped"] = dropped
@@ -149,6 +182,29 @@ def evaluation(rank: int, top_k: int | None) -> dict[str, Any]:
     dimension = {"score": max(1, round(score)), "justification": note}
     dimensions = {name: dict(dimension) for name in ("relevance", "accuracy", "context_support", "clarity")}
     return {**dimensions, "overall": {"score": max(1.0, score), "assessment": note}, "improvements": ""}
+
+
+def open_embedder(config: dict[str, Any], store: ReplyStore) -> EmbeddingModel | None:
+    """The endpoint that ``sdg.embed_model`` names, or ``None``; :class:`UserError` when it cannot be used."""
+    provider, model = config["sdg"]["embed_provider"], config["sdg"]["embed_model"]
+    if model is None:
+        return None
+    if provider == LOCAL and LOCAL not in config["llm"]["providers"]:
+        raise UserError(
+            "sdg.embed_provider is local, but the bundled server makes no vectors. Set sdg.embed_model to null (the "
+            "base model then finds duplicates), or name a provider of llm.providers."
+        )
+    place = config["llm"]["providers"][provider]
+    return EmbeddingModel(
+        provider=provider,
+        model=model,
+        base_url=place["base_url"],
+        key_variable=place["api_key_env"],
+        allowed=config["allow_egress"],
+        store=store,
+        timeout=config["llm"]["timeout"],
+        max_retries=config["llm"]["max_retries"],
+    )
 
 
 def segment_texts(record: dict[str, Any], pair: dict[str, Any]) -> list[str]:
@@ -172,4 +228,8 @@ if __name__ == "__main__":
             contract=Contract.load(snakemake.input.contract),  # noqa: F821
             store=f"{snakemake.config['output_dir']}/cache/vectors",  # noqa: F821
             options=snakemake.params.options,  # noqa: F821
+            embedder=open_embedder(
+                snakemake.config,  # noqa: F821
+                ReplyStore(f"{snakemake.config['output_dir']}/cache/question_vectors"),  # noqa: F821
+            ),
         )

@@ -11,14 +11,17 @@ LETTERS = 8
 _PARAGRAPH = re.compile(r"\n\s*\n+")
 # A sentence ends at . ! ? (or their full-width forms) with closing quotes, before white space or the end
 _END = re.compile(r"[.!?]+[\"'”’)\]]*(?=\s|$)|[。！？]+[」』”’）]*")
+_VISIBLE = re.compile(r"\S")
+# Longer than any abbreviation with the brackets before it
+_WORD = 40
 _ABBREVIATIONS = frozenset(
-    "al approx bzw ca cf co corp dr ed e.g eds eq eqs esp est etc fig figs i.e inc jr ltd mr mrs ms no nos nr p pp prof "
-    "ref refs resp sec sr st u.a usw vol vs z.b".split()
+    "al approx bzw ca cf co corp dr ed e.g eds eq eqs esp est etc fig figs i.e inc jr ltd mr mrs ms no nos nr p pp "
+    "prof ref refs resp sec sr st u.a usw vol vs z.b".split()
 )
 
 
 def sentence_spans(text: str) -> list[Span]:
-    """Spans ``(start, end)`` of the sentences, without outer white space; together they hold every visible character."""
+    """Spans ``(start, end)`` of the sentences, without outer white space; together they hold all that is visible."""
     spans: list[Span] = []
     start = 0
     for match in [*_PARAGRAPH.finditer(text), None]:
@@ -43,14 +46,15 @@ def _is_end(text: str, match: re.Match[str], start: int, end: int) -> bool:
     mark = match.group()
     if mark[0] in "。！？!?" or match.end() >= end:
         return True
-    word = text[start : match.start()].split()[-1:] if match.start() > start else []
-    if not text[start : match.start()].strip() or text[match.start() - 1].isspace():
+    # the last word alone is looked at: a paragraph may be megabytes long
+    near = text[max(start, match.start() - _WORD) : match.start()]
+    if not near or near[-1].isspace():
         return True  # a full stop that stands alone, as in tokenized text
-    before = word[0].lstrip("(\"'[“‘").lower() if word else ""
+    before = near.split()[-1].lstrip("(\"'[“‘").lower()
     if before in _ABBREVIATIONS or (len(before) == 1 and before.isalpha()):
         return False
-    following = text[match.end() : end].lstrip()[:1]
-    return not following.islower()
+    following = _VISIBLE.search(text, match.end(), end)
+    return following is None or not following.group().islower()
 
 
 def chunk_spans(text: str, *, sentences_per_chunk: int, fits: Callable[[str], bool]) -> list[list[Span]]:
@@ -67,8 +71,10 @@ def chunk_spans(text: str, *, sentences_per_chunk: int, fits: Callable[[str], bo
     chunks: list[list[Span]] = []
     current: list[Span] = []
     for span in sentence_spans(text):
-        for piece in _cut(text, span, fits):
-            if current and (len(current) >= sentences_per_chunk or not fits(text[current[0][0] : piece[1]])):
+        for number, piece in enumerate(_cut(text, span, fits)):
+            # a further piece of a cut sentence did not fit behind the one before it
+            full = number > 0 or len(current) >= sentences_per_chunk
+            if current and (full or not fits(text[current[0][0] : piece[1]])):
                 chunks.append(current)
                 current = []
             current.append(piece)
@@ -82,9 +88,9 @@ def _cut(text: str, span: Span, fits: Callable[[str], bool]) -> list[Span]:
     if len(words) == 1:
         words = _letters(span)
     pieces: list[Span] = []
-    first = 0
+    first, count = 0, 1
     while first < len(words):
-        count = _most(words, first, lambda left, right: fits(text[left:right]))
+        count = _most(words, first, lambda left, right: fits(text[left:right]), guess=count)
         if count == 1 and words[first][1] - words[first][0] > 1 and not fits(text[slice(*words[first])]):
             pieces += _cut(text, words[first], fits)
         else:
@@ -97,14 +103,31 @@ def _letters(span: Span) -> list[Span]:
     return [(position, min(position + LETTERS, span[1])) for position in range(span[0], span[1], LETTERS)]
 
 
-def _most(words: Sequence[Span], first: int, fits: Callable[[int, int], bool]) -> int:
-    """How many words from ``first`` on fit (at least one), found by doubling and halving."""
-    count = 1
-    while first + 2 * count <= len(words) and fits(words[first][0], words[first + 2 * count - 1][1]):
-        count *= 2
-    step = count
-    while step:
-        if first + count + step <= len(words) and fits(words[first][0], words[first + count + step - 1][1]):
-            count += step
-        step //= 2
-    return count
+def _most(words: Sequence[Span], first: int, fits: Callable[[int, int], bool], *, guess: int) -> int:
+    """How many words from ``first`` on fit (at least one).
+
+    Searched outwards from ``guess``, the count of the piece before: pieces of one text are alike, and every look costs
+    a tokenization.
+    """
+    limit = len(words) - first
+    guess = min(guess, limit)
+
+    def ok(count: int) -> bool:
+        return fits(words[first][0], words[first + count - 1][1])
+
+    step = max(1, guess // 32)
+    if guess == 1 or ok(guess):
+        fit, unfit = guess, guess + step
+        while unfit <= limit and ok(unfit):
+            step *= 2
+            fit, unfit = unfit, unfit + step
+        unfit = min(unfit, limit + 1)
+    else:
+        fit, unfit = max(1, guess - step), guess
+        while fit > 1 and not ok(fit):
+            step *= 2
+            fit, unfit = max(1, fit - step), fit
+    while unfit - fit > 1:
+        middle = (fit + unfit) // 2
+        fit, unfit = (middle, unfit) if ok(middle) else (fit, middle)
+    return fit

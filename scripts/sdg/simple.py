@@ -2,21 +2,22 @@
 
 A 135M model asked freely gives about one usable question in ten: it answers instead of asking, repeats the prompt, or
 runs on. What helps is a grammar (strict JSON Schema with a pattern for each question), so that every reply is a list
-of questions, at a third of the tokens. Which of them are any good is for the checks that follow (``scripts/sdg/sdg.py``).
+of questions, at a third of the tokens. Which of them are any good is for the checks of ``scripts/sdg/sdg.py``.
 """
 
 import json
 import math
 from typing import Any
 
-from scripts.common.llm import ChatModel, Messages
+from scripts.common.llm import ChatModel, Messages, RequestTooLongError
 from scripts.sdg.generated import Generated, make_pair
 
 _OPENINGS = ("What", "How", "(Which|Why|When|Where|Is|Does|Can)")
 QUESTIONS_PER_CALL = len(_OPENINGS)
 MAX_TOKENS = 220
-# Longer segments are cut: a small model forgets the task
-MAX_CHARACTERS = 1500
+# Longer segments are cut: a small model forgets the task; and cut again where scripts with more tokens than letters
+# do not fit its context
+MAX_CHARACTERS = (1500, 750, 375)
 SYSTEM = (
     "You write search questions. Each question can be answered by the passage, names its subject, "
     "and is understood without seeing the passage."
@@ -44,7 +45,10 @@ def generate(record: dict[str, Any], models: dict[str, ChatModel], options: dict
     wanted = options["num_pairs"]
     for chunk in spread(record["chunks"], math.ceil(wanted / QUESTIONS_PER_CALL)):
         count = min(QUESTIONS_PER_CALL, wanted - len(result.pairs))
-        reply = models["qa_generation"].ask(messages(chunk["text"]), max_tokens=MAX_TOKENS, schema=SCHEMA)
+        reply = _ask(chunk["text"], models["qa_generation"])
+        if reply is None:
+            result.problems.append(f"segment {chunk['chunk_id']}: too long for the model, no questions")
+            continue
         questions = parse(reply["content"])
         if questions is None:
             result.problems.append(f"segment {chunk['chunk_id']}: the reply is not of the form asked for")
@@ -53,11 +57,20 @@ def generate(record: dict[str, Any], models: dict[str, ChatModel], options: dict
     return result
 
 
-def messages(text: str) -> Messages:
-    """The prompt for one segment."""
+def _ask(text: str, model: ChatModel) -> dict[str, Any] | None:
+    for length in MAX_CHARACTERS:
+        try:
+            return model.ask(messages(text, length), max_tokens=MAX_TOKENS, schema=SCHEMA)
+        except RequestTooLongError:
+            continue
+    return None
+
+
+def messages(text: str, length: int = MAX_CHARACTERS[0]) -> Messages:
+    """The prompt for one segment, of which the first ``length`` characters are shown."""
     return [
         {"role": "system", "content": SYSTEM},
-        {"role": "user", "content": f"Passage:\n{text[:MAX_CHARACTERS]}\n\nWrite three short questions."},
+        {"role": "user", "content": f"Passage:\n{text[:length]}\n\nWrite three short questions."},
     ]
 
 

@@ -15,7 +15,7 @@ PROBES = ("a short question?", "A passage about the way a service answers, long 
 def served_contract(
     base_file: str | Path, target: str | Path, *, served: dict[str, Any], allowed: list[str]
 ) -> Contract:
-    """Write the contract of a served model, keyed by its answers to fixed probes, so that another model is not mistaken.
+    """Write the contract of a served model, keyed by its answers to fixed probes, which tell it from other models.
 
     Args:
         base_file: The base model's contract: prefixes and lengths of this workflow.

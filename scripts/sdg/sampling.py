@@ -1,0 +1,24 @@
+"""Which records are asked about, and in which shard: by hash, so that more documents move none of those there are."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from scripts.common.files import sha256_text
+
+
+def shard_of(source_id: str, shards: int) -> int:
+    """A record's shard: the same however many records there are."""
+    return int.from_bytes(hashlib.sha256(source_id.encode()).digest()[:8], "big") % shards
+
+
+def sampled(records: Sequence[dict[str, Any]], options: dict[str, Any]) -> set[str]:
+    """Ids of the records to ask about: the first in the order of a hash, so the sample grows in place.
+
+    Args:
+        records: All records.
+        options: ``sample_documents`` and ``preview`` are read.
+    """
+    count = 1 if options["preview"] else options["sample_documents"]
+    names = sorted((record["source_id"] for record in records if record["chunks"]), key=sha256_text)
+    return set(names[:count])
