@@ -38,7 +38,7 @@ def export_onnx(
     Raises:
         UserError: The model is missing, is not the contract's, or cannot be exported.
     """
-    from scripts.export.graph import EmbeddingGraph, write_graph
+    from scripts.common.onnx_graph import EmbeddingGraph, write_graph
 
     if dtype == "fp16" and attention == "sdpa":
         raise UserError(

@@ -50,7 +50,7 @@ def write_quantized(
     import onnx
     import torch
 
-    from scripts.export.graph import EmbeddingGraph, write_graph
+    from scripts.common.onnx_graph import EmbeddingGraph, write_graph
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     graph = EmbeddingGraph(encoder.model, encoder.contract).to(device).eval()
