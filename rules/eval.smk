@@ -150,3 +150,6 @@ rule eval:
         "gathering the evidence"
     script:
         "../scripts/eval/eval.py"
+
+
+include: "report.smk"

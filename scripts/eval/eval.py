@@ -148,7 +148,9 @@ def show(name: str, comparison: dict[str, Any]) -> None:
                 f"{values['p_adjusted']:.2g}",
             ]
         table.add_row(metric, *row)
-    Console(stderr=True).print(table)
+    console = Console(stderr=True)
+    # a log has no width of its own; at 80 columns the table would break inside its numbers
+    Console(stderr=True, width=None if console.is_terminal else 140).print(table)
 
 
 def change(base: float, tuned: float) -> str:

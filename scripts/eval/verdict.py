@@ -30,7 +30,7 @@ def decide(
     if evidence[main] is None:
         return {"decision": UNSURE, "reasons": ["Base and tuned model were not both evaluated: nothing to compare."]}
     metric = comparisons[main]["primary_metric"]
-    worse = [name for name, row in evidence.items() if row and row["high"] < 0]
+    worse = [name for name, row in evidence.items() if row and _surely_worse(row, comparisons[name])]
     judged, reason = _on_main(evidence[main], comparisons[main], main, worthwhile, fewest)
     decision = DO_NOT_SHIP if worse else judged
     reasons = [reason]
@@ -45,7 +45,7 @@ def decide(
     if drift is not None and not drift["within_tolerance"]:
         reasons.append("The served model's metrics drift from the checkpoint's beyond the tolerance.")
         decision = DO_NOT_SHIP
-    reasons += _remarks(comparisons[main], main, metric)
+    reasons += _remarks(comparisons[main], main, metric, fewest)
     return {
         "decision": decision,
         "reasons": reasons,
@@ -63,6 +63,10 @@ def _evidence(comparison: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
+def _surely_worse(row: dict[str, Any], comparison: dict[str, Any]) -> bool:
+    return row["high"] < 0 and row["p_adjusted"] < 1 - comparison["confidence"]
+
+
 def _on_main(
     row: dict[str, Any], comparison: dict[str, Any], main: str, worthwhile: float, fewest: int
 ) -> tuple[str, str]:
@@ -77,7 +81,7 @@ def _on_main(
         )
     if row["low"] > 0 and row["p_adjusted"] < level:
         return SHIP, f"On {main} the tuned model is surely better: {words}."
-    if row["high"] < 0:
+    if _surely_worse(row, comparison):
         return DO_NOT_SHIP, f"On {main} the tuned model is surely worse: {words}."
     if row["high"] < worthwhile:
         return DO_NOT_SHIP, (
@@ -101,12 +105,14 @@ def _words(row: dict[str, Any], metric: str) -> str:
     )
 
 
-def _remarks(comparison: dict[str, Any], main: str, metric: str) -> list[str]:
+def _remarks(comparison: dict[str, Any], main: str, metric: str, fewest: int) -> list[str]:
     """What no reader should overlook, though it decides nothing."""
     remarks = [
         f"Plain BM25 is surely better than the tuned model on {main}: consider it, or the fusion."
         for row in comparison["differences"]
-        if (row["candidate"], row["baseline"]) == ("finetuned", "bm25") and row["metrics"][metric]["high"] < 0
+        if (row["candidate"], row["baseline"]) == ("finetuned", "bm25")
+        and comparison["queries"] >= fewest
+        and row["metrics"][metric]["high"] < 0
     ]
     if main == "heldout" and comparison["groups"] < comparison["queries"]:
         remarks.append(
