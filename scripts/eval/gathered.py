@@ -93,6 +93,8 @@ def _of_set(name: str, value: dict[str, Any]) -> list[Figure]:
             *(round(100 * row[key], 4) if row.get(key) is not None else None for key in ("delta", "low", "high")),
         )
         for row in value.get("breakdown", [])
+        # a property that all queries share tells nothing of for whom
+        if row["queries"] < value["queries"]
     ]
     if parts:
         made.append(

@@ -25,8 +25,8 @@ class Difference:
         low, high: Percentile bootstrap interval.
         p: Two-sided randomisation p-value.
         p_adjusted: The same, corrected for all metrics tested together (step-down max-T).
-        detectable: Smallest difference that a test with so many queries finds with 80 % probability; ``None`` where a
-            single group leaves that open.
+        detectable: Smallest difference that a test with so many queries finds with 80 % probability; ``None`` where
+            a single group, or values that are all alike, leave that open.
         queries, groups: How many, and in how many independent groups.
     """
 
@@ -66,7 +66,7 @@ def compare(
     return [
         Difference(
             *map(float, values),
-            detectable=float(least) if np.isfinite(least) else None,
+            detectable=float(least) if np.isfinite(least) and least > 0 else None,
             queries=len(differences),
             groups=len(sums),
         )
