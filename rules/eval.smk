@@ -32,16 +32,6 @@ COMPARED = [
 ]
 
 
-def files_of_set(wildcards):
-    """Inputs of a rule that reads a test set."""
-    folder = TEST_SETS[wildcards.test_set]
-    return {
-        "corpus": f"{folder}/corpus.jsonl",
-        "queries": f"{folder}/queries.jsonl",
-        "qrels": f"{folder}/qrels/test.tsv",
-    }
-
-
 include: "systems.smk"
 
 

@@ -1,4 +1,4 @@
-"""Stage 3, for readers: the report page with its figures, and search side by side.
+"""Stage 3, for readers: the report page with its figures, and search side by side (a page served until Ctrl-C).
 
 inputs: stage3_eval/eval_results.json, stage3_eval/comparison/{test_set}.json
 optional inputs: files of other stages (stage0_sdg/sdg_report.json, stage1_data_prep/train_mined.automodel.json,
@@ -44,3 +44,27 @@ rule report:
         "writing the report"
     script:
         "../scripts/eval/report.py"
+
+
+EXPLORED = next(iter(TEST_SETS))
+EXPLORERS = [name for name in MODELS if name in ("base", "finetuned")] or MODELS[:1]
+
+
+rule explore:
+    input:
+        queries=f"{TEST_SETS[EXPLORED]}/queries.jsonl",
+        contracts=[CONTRACTS[name] for name in EXPLORERS],
+        vectors=expand(
+            out(f"vectors/{{model}}/{EXPLORED}_corpus.json"), model=EXPLORERS
+        ),
+    log:
+        log_file("explore"),
+    localrule: True
+    conda:
+        TORCH
+    params:
+        models=EXPLORERS,
+    message:
+        "serving the search page"
+    script:
+        "../scripts/eval/explore.py"

@@ -6,6 +6,16 @@ outputs: vectors/{checkpoint}/contract.json, stage3_eval/bm25/{test_set}.*, stag
 """
 
 
+def files_of_set(wildcards):
+    """Inputs of a rule that reads a test set."""
+    folder = TEST_SETS[wildcards.test_set]
+    return {
+        "corpus": f"{folder}/corpus.jsonl",
+        "queries": f"{folder}/queries.jsonl",
+        "qrels": f"{folder}/qrels/test.tsv",
+    }
+
+
 def folder_of_checkpoint(wildcards):
     """Configuration file of a checkpoint that is a folder here; others are checked when they are read."""
     spec = config["eval"]["checkpoints"][wildcards.checkpoint]

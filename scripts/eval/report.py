@@ -76,7 +76,7 @@ def examples(name: str, value: dict[str, Any], language: str | None) -> list[dic
     found = []
     for kind in ("wins", "losses"):
         for row in value.get(kind, []):
-            words = set(tokens([row["text"]], language)[0])
+            words = stems(row["text"], language)
             results = {
                 system: [{**item, "text": marked(item["text"], words, language)} for item in items]
                 for system, items in row["results"].items()
@@ -84,10 +84,15 @@ def examples(name: str, value: dict[str, Any], language: str | None) -> list[dic
             positives = [{**item, "text": marked(item["text"], words, language)} for item in row["positives"]]
             found.append({**row, "kind": kind, "set": name, "results": results, "positives": positives})
     for row in value.get("near_misses", []):
-        words = set(tokens([row["text"]], language)[0])
+        words = stems(row["text"], language)
         text = marked(row["passage_text"], words, language)
         found.append({**row, "kind": "near misses", "set": name, "passage_text": text})
     return found
+
+
+def stems(text: str, language: str | None) -> set[str]:
+    """The words of a text as they are compared."""
+    return set(tokens([text], language)[0])
 
 
 def marked(text: str, words: set[str], language: str | None) -> Any:
