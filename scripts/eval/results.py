@@ -83,9 +83,11 @@ def write_run(path: Path, run: Run, tag: str) -> None:
 def read_run(path: str | Path) -> Run:
     """A TREC run file, best first as it stands there."""
     run: Run = {}
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+    # not splitlines(), which knows more ends of a line than a file has; ids may hold spaces
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n"), start=1):
         try:
-            query, _, passage, _, score, _ = line.split()
+            query, rest = line.split(" Q0 ", 1)
+            passage, _, score, _ = rest.rsplit(" ", 3)
             run.setdefault(query, {})[passage] = float(score)
         except ValueError as error:
             raise UserError(

@@ -5,18 +5,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pyarrow import parquet
 
 from scripts.common.beir import read_beir
 from scripts.common.contract import Contract
 from scripts.common.errors import UserError
 from scripts.common.files import write_json
+from scripts.common.metrics import Run
 from scripts.common.vector_store import VectorStore
 from scripts.eval.compare import compare_systems, primary_metric
 from scripts.eval.evaluate import evaluate
 from scripts.eval.examples import near_misses
 from scripts.eval.reference import evaluate_bm25, evaluate_fusion, reciprocal_rank_fusion
-from scripts.eval.results import read_per_query, read_run
+from scripts.eval.results import read_per_query, read_run, write_run
 from scripts.eval.slices import labels, overlaps
 from tests.eval.conftest import hash_vectors
 
@@ -92,6 +95,21 @@ def test_the_run_file_gives_the_same_scores_when_read_again(evaluated: Path, col
     again = evaluate_run(read_beir(collection_folder).qrels, read_run(evaluated / "finetuned" / "set.trec"), K)
     queries, values = read_per_query(evaluated / "finetuned" / "set.parquet")
     assert [again[query]["NDCG@10"] for query in queries] == values["NDCG@10"].tolist()
+
+
+IDS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\n\r\t"), min_size=1).filter(
+    lambda text: " Q0 " not in f" {text} "
+)
+
+
+@given(st.dictionaries(IDS, st.dictionaries(IDS, st.floats(-5, 5, width=32), min_size=1), min_size=1))
+def test_runs_are_read_as_they_were_written(tmp_path_factory: pytest.TempPathFactory, run: Run) -> None:
+    path = tmp_path_factory.mktemp("run") / "x.trec"
+    write_run(path, run, "tag")
+    again = read_run(path)
+    assert {query: list(found) for query, found in again.items()} == {query: list(f) for query, f in run.items()}
+    for query, found in run.items():
+        assert np.array_equal(np.float32(list(again[query].values())), np.float32(list(found.values())))
 
 
 def test_a_damaged_run_file_is_named_with_its_line(tmp_path: Path) -> None:
