@@ -1,4 +1,4 @@
-"""The evaluation's exact search against beir's on random unit vectors: time, peak memory, and whether both find the same.
+"""The evaluation's exact search against beir's on random unit vectors: time, peak memory, and the same results.
 
     python -m tests.benchmarks.exact_search                          # 10,000 queries, 1,000,000 passages
     python -m tests.benchmarks.exact_search --queries 1000 --passages 100000
