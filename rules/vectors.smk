@@ -19,6 +19,11 @@ CONTRACTS = {
     "base": out("vectors/base/contract.json"),
     "finetuned": f"{CONSOLIDATED}/contract.json",
     SERVED: out(f"vectors/{SERVED}/contract.json"),
+    "onnx": out("stage4_export/onnx/contract.json"),
+    **{
+        name: out(f"vectors/{name}/contract.json")
+        for name in config["eval"]["checkpoints"]
+    },
 }
 # What is embedded, by name: the side of the contract and the files with the texts
 TEXTS = {

@@ -90,11 +90,11 @@ def _read_qrels(path: Path, queries: dict[str, str], corpus: dict[str, str]) -> 
     if not path.is_file():
         raise UserError(f"test set file {path} does not exist.")
     qrels: dict[str, dict[str, int]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
         if not line.strip() or (number == 1 and line.split("\t")[0] == "query-id"):
             continue
         try:
-            query, passage, raw = line.split("\t")
+            query, passage, raw = line.rstrip("\r").split("\t")
             score = int(raw)
         except ValueError:
             raise UserError(

@@ -231,8 +231,13 @@ def _evaluation(c: dict[str, Any]) -> Iterator[str]:
     ev = c["eval"]
     if "heldout" in ev["test_sets"]:
         yield "eval.test_sets.heldout: that name stands for the held-out split; choose another"
-    if not (ev["eval_base"] or ev["eval_finetuned"] or ev["eval_nim"]):
+    if not (ev["eval_base"] or ev["eval_finetuned"] or ev["eval_nim"] or ev["eval_onnx"] or ev["checkpoints"]):
         yield "eval.eval_base, eval.eval_finetuned and eval.eval_nim are all false; set one"
+    taken = {"base", "finetuned", "onnx", "nim", "vllm", "bm25", "fusion", "comparison", "refused", "figures"}
+    for name in sorted(taken & set(ev["checkpoints"])):
+        yield f"eval.checkpoints.{name}: that name is taken; choose another"
+    if ev["require"] and not (ev["eval_base"] and ev["eval_finetuned"]):
+        yield "eval.require compares two models: set eval_base and eval_finetuned"
     if ev["fail_on_nim_metric_drift"] and not (ev["eval_nim"] and ev["eval_finetuned"]):
         yield "eval.fail_on_nim_metric_drift compares two evaluations: set eval_nim and eval_finetuned"
 

@@ -1,4 +1,4 @@
-"""All evaluations in one file, in the recipe's shape, and a table base against tuned."""
+"""All evaluations in one file, in the recipe's shape, with the verdict and a table on the terminal."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,42 +7,91 @@ from typing import Any
 from scripts.common.errors import UserError
 from scripts.common.files import read_json, write_json
 from scripts.common.job import job, log
+from scripts.eval.results import read_result
+from scripts.eval.verdict import SHIP, decide
 
 HELDOUT = "heldout"
+# Systems that are no embedding model: compared with, but not among the models of the recipe's file
+REFERENCES = ("bm25", "fusion")
+VERDICTS = {
+    SHIP: "SHIP the tuned model",
+    "do_not_ship": "DO NOT SHIP the tuned model",
+    "insufficient_data": "TOO LITTLE DATA to say whether to ship the tuned model",
+}
+# What a comparison says in eval_results.json; breakdown and examples stay in the test set's own file
+KEPT = ("queries", "groups", "passages", "confidence", "primary_metric", "systems", "differences")
 
 
-def gather(files: Sequence[str | Path], target: str | Path, *, metadata: dict[str, Any], gate: dict[str, Any]) -> None:
-    """Write ``eval_results.json`` from the files of rule ``evaluate``.
+def gather(
+    files: Sequence[str | Path],
+    comparisons: Sequence[str | Path],
+    target: str | Path,
+    *,
+    metadata: dict[str, Any],
+    gate: dict[str, Any],
+    limits: dict[str, Any],
+) -> dict[str, Any]:
+    """Write ``eval_results.json`` from the files of the rules ``evaluate`` and ``compare``.
 
     Args:
-        files: ``stage3_eval/{model}/{test set}.json``.
+        files: ``stage3_eval/{system}/{test set}.json``.
+        comparisons: ``stage3_eval/comparison/{test set}.json``.
         target: ``eval_results.json``: metrics of the held-out set (or the only one) by model, those of all sets under
-            ``_test_sets``, and ``_metadata``.
+            ``_test_sets``, differences under ``_comparison``, the decision under ``_verdict``, and ``_metadata``.
         metadata: What ``_metadata`` says besides.
         gate: ``served``, ``tolerance``, ``low_k_tolerance`` and ``fail`` of the drift of a served model.
-
-    Raises:
-        UserError: The served model drifts beyond the tolerance and the configuration forbids that.
+        limits: ``worthwhile_gain`` and ``min_queries`` of the verdict.
     """
     by_set: dict[str, dict[str, Any]] = {}
-    sizes = {}
     for path in map(Path, files):
-        value = read_json(path, "evaluation")
-        by_set.setdefault(path.stem, {})[path.parent.name] = value["metrics"]
-        sizes[path.stem] = {name: value[name] for name in ("queries", "passages")}
+        by_set.setdefault(path.stem, {})[path.parent.name] = read_result(path)["metrics"]
+    compared = {Path(path).stem: read_json(path, "comparison") for path in comparisons}
     main = HELDOUT if HELDOUT in by_set else next(iter(by_set))
-    drift = compare_served(by_set[main], gate)
+    models = {name: metrics for name, metrics in by_set[main].items() if name not in REFERENCES}
+    drift = compare_served(models, gate)
+    sizes = {name: {key: value[key] for key in ("queries", "passages")} for name, value in compared.items()}
     metadata = {**metadata, "test_set": main, "sizes": sizes}
     if drift is not None:
         metadata["nim_metric_comparison"] = drift
-    write_json(target, {**by_set[main], "_test_sets": by_set, "_metadata": metadata})
-    for name, models in by_set.items():
-        show(name, models, sizes[name])
-    if drift is not None and not drift["within_tolerance"]:
-        message = f"the metrics of {gate['served']} drift from the checkpoint's beyond the tolerance, see {target}"
-        if gate["fail"]:
-            raise UserError(f"{message} (eval.fail_on_nim_metric_drift).")
-        log.warning("%s", message)
+    verdict = decide(compared, main, worthwhile=limits["worthwhile_gain"], fewest=limits["min_queries"], drift=drift)
+    results = {
+        **models,
+        "_test_sets": by_set,
+        "_comparison": {name: {key: value[key] for key in KEPT} for name, value in compared.items()},
+        "_verdict": verdict,
+        "_metadata": metadata,
+    }
+    write_json(target, results)
+    for name, comparison in compared.items():
+        show(name, comparison)
+    log.info("%s\n  %s", VERDICTS[verdict["decision"]], "\n  ".join(verdict["reasons"]))
+    return results
+
+
+def enforce(results: dict[str, Any], target: str | Path, *, fail_on_drift: bool, require: str | None) -> None:
+    """End with an error where the configuration wants one, with a copy of the results that outlives the failed job.
+
+    Raises:
+        UserError: The served model drifts beyond the tolerance, or the verdict is not the required one.
+    """
+    drift, verdict = results["_metadata"].get("nim_metric_comparison"), results["_verdict"]
+    drifts = drift is not None and not drift["within_tolerance"]
+    refused = require and verdict["decision"] != require
+    if drifts and not fail_on_drift:
+        log.warning("the served model's metrics drift from the checkpoint's beyond the tolerance, see %s", target)
+    if not refused and not (drifts and fail_on_drift):
+        return
+    # Snakemake deletes the outputs of a failed job
+    copy = Path(target).parent / "refused" / Path(target).name
+    write_json(copy, results)
+    if refused:
+        raise UserError(
+            f"eval.require is {require}, but the verdict is {verdict['decision']}: {verdict['reasons'][0]} See {copy}."
+        )
+    raise UserError(
+        "the served model's metrics drift from the checkpoint's beyond the tolerance "
+        f"(eval.fail_on_nim_metric_drift), see _metadata in {copy}."
+    )
 
 
 def compare_served(models: dict[str, Any], gate: dict[str, Any]) -> dict[str, Any] | None:
@@ -73,26 +122,35 @@ def compare_served(models: dict[str, Any], gate: dict[str, Any]) -> dict[str, An
     }
 
 
-def show(name: str, models: dict[str, Any], size: dict[str, int]) -> None:
-    """A table of all models on a test set, with the change from base to tuned."""
+def show(name: str, comparison: dict[str, Any]) -> None:
+    """A table of all systems on a test set, with the change from base to tuned and its interval."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{name}: {size['queries']} queries, {size['passages']} passages", title_justify="left")
+    size = f"{comparison['queries']} queries, {comparison['passages']} passages"
+    table = Table(title=f"{name}: {size}", title_justify="left")
     table.add_column("metric")
-    for model in models:
-        table.add_column(model, justify="right")
-    compare = {"base", "finetuned"} <= set(models)
-    if compare:
-        table.add_column("change", justify="right")
-    first = next(iter(models.values()))
-    for group, values in first.items():
-        for metric in values:
-            row = [f"{models[model][group][metric]:.4f}" for model in models]
-            if compare:
-                row.append(change(models["base"][group][metric], models["finetuned"][group][metric]))
-            table.add_row(metric, *row)
-    Console(stderr=True).print(table)
+    systems = comparison["systems"]
+    for system in systems:
+        table.add_column(system, justify="right")
+    tuned = [row for row in comparison["differences"] if (row["candidate"], row["baseline"]) == ("finetuned", "base")]
+    if tuned:
+        table.add_column("change in points", justify="right")
+        table.add_column(f"{100 * comparison['confidence']:g} % interval", justify="right")
+        table.add_column("p", justify="right")
+    for metric in next(iter(systems.values())):
+        row = [f"{means[metric]:.4f}" for means in systems.values()]
+        for difference in tuned:
+            values = difference["metrics"][metric]
+            row += [
+                change(systems["base"][metric], systems["finetuned"][metric]),
+                f"{100 * values['low']:+.1f} to {100 * values['high']:+.1f}",
+                f"{values['p_adjusted']:.2g}",
+            ]
+        table.add_row(metric, *row)
+    console = Console(stderr=True)
+    # a log has no width of its own; at 80 columns the table would break inside its numbers
+    Console(stderr=True, width=None if console.is_terminal else 140).print(table)
 
 
 def change(base: float, tuned: float) -> str:
@@ -103,9 +161,17 @@ def change(base: float, tuned: float) -> str:
 
 if __name__ == "__main__":
     with job(snakemake):  # noqa: F821
-        gather(
+        everything = gather(
             snakemake.input.evaluations,  # noqa: F821
+            snakemake.input.comparisons,  # noqa: F821
             snakemake.output[0],  # noqa: F821
             metadata=snakemake.params.metadata,  # noqa: F821
             gate=snakemake.params.gate,  # noqa: F821
+            limits=snakemake.params.limits,  # noqa: F821
+        )
+        enforce(
+            everything,
+            snakemake.output[0],  # noqa: F821
+            fail_on_drift=snakemake.params.gate["fail"],  # noqa: F821
+            require=snakemake.params.require,  # noqa: F821
         )

@@ -1,15 +1,18 @@
 """One model on one test set: exact search over its vectors, metrics, run file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from scripts.common.beir import TestSet, read_beir
 from scripts.common.contract import Contract
-from scripts.common.files import atomic_path, write_json
-from scripts.common.job import job, log
-from scripts.common.metrics import Run, evaluate_run, mean_metrics
+from scripts.common.errors import UserError
+from scripts.common.files import read_json
+from scripts.common.job import job
+from scripts.common.metrics import Run
 from scripts.common.search import as_run, top_k
 from scripts.common.vector_store import VectorStore
+from scripts.eval.results import score_and_write
 
 
 def evaluate(
@@ -20,52 +23,68 @@ def evaluate(
     contract: Contract,
     store: str | Path,
     k_values: list[int],
+    manifests: Sequence[str | Path] = (),
     corpus_block: int = 50_000,
 ) -> dict[str, Any]:
-    """Write metrics (``target``) and, beside it, the TREC run file.
+    """Write means (``target``) and, beside it, the values of every query (parquet) and the TREC run file.
 
     Args:
         test_set: Folder in BEIR layout.
-        target: JSON with means and per-query values.
+        target: JSON file of the means.
         model: Name of the model, the run's tag.
         contract: The model's contract.
         store: Folder of the vector store, which holds the set's vectors.
         k_values: Cut-offs.
+        manifests: What rule ``embed`` wrote on the vectors of this set.
         corpus_block: Passages scored at once.
     """
+    check_manifests(manifests, contract)
     collection = read_beir(test_set)
     run = search(collection, contract, store, max(k_values), corpus_block)
-    per_query = evaluate_run(collection.qrels, run, k_values)
-    means = mean_metrics(per_query, k_values)
-    result = {
-        "model": model,
-        "test_set": str(test_set),
-        "queries": len(collection.queries),
-        "passages": len(collection.corpus),
-        "metrics": means,
-        "per_query": per_query,
-    }
-    write_run(Path(target).with_suffix(".trec"), run, model)
-    write_json(target, result)
-    log.info("%s: %d queries, %d passages, %s", model, result["queries"], result["passages"], means["NDCG"])
-    return result
+    return score_and_write(collection, run, target, system=model, folder=test_set, k_values=k_values)
+
+
+def check_manifests(manifests: Sequence[str | Path], contract: Contract) -> None:
+    """Compare the vectors that are there with the contract: rows of another length would be read as nonsense.
+
+    Raises:
+        UserError: They were made under another contract, or have another dimension.
+    """
+    for path in manifests:
+        value = read_json(path, "manifest of vectors")
+        side = value.get("side")
+        if side not in {"query", "passage"} or value.get("store") != contract.key(side):
+            raise UserError(
+                f"{path} is of vectors under another contract than {contract.model}'s; delete it, run again."
+            )
+        if value.get("dimension") != contract.dimension:
+            raise UserError(
+                f"{path}: the vectors have {value.get('dimension')} dimensions, but the contract of {contract.model} "
+                f"says {contract.dimension}; delete the wrong one of the two and run again."
+            )
 
 
 def search(collection: TestSet, contract: Contract, store: str | Path, depth: int, corpus_block: int) -> Run:
-    """The ``depth`` best passages of every query; one more is fetched because a query never finds itself."""
-    passages = VectorStore(store, contract, "passage").gather(list(collection.corpus.values()))
-    queries = VectorStore(store, contract, "query").gather(list(collection.queries.values()))
+    """The ``depth`` best passages of every query; one more is fetched because a query never finds itself.
+
+    Raises:
+        UserError: The vector store lacks a text of the collection.
+    """
+    try:
+        passages = VectorStore(store, contract, "passage").gather(list(collection.corpus.values()))
+        queries = VectorStore(store, contract, "query").gather(list(collection.queries.values()))
+    except KeyError as error:
+        raise UserError(
+            f"the vector store {store} lacks vectors of {contract.model} for this test set. Were files below cache/ "
+            "deleted? Delete the manifests below vectors/ as well, and run again."
+        ) from error
     rows, scores = top_k(queries, passages, depth + 1, corpus_block=corpus_block)
-    run = as_run(list(collection.queries), list(collection.corpus), rows, scores)
+    return shorten(as_run(list(collection.queries), list(collection.corpus), rows, scores), depth)
+
+
+def shorten(run: Run, depth: int) -> Run:
+    """The first ``depth`` passages of each query."""
     return {query: dict(list(found.items())[:depth]) for query, found in run.items()}
-
-
-def write_run(path: Path, run: Run, tag: str) -> None:
-    """A TREC run file: ``query Q0 passage rank score tag``."""
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as out:
-        for query, found in run.items():
-            for rank, (passage, score) in enumerate(found.items(), start=1):
-                out.write(f"{query} Q0 {passage} {rank} {score:.6f} {tag}\n")
 
 
 if __name__ == "__main__":
@@ -77,5 +96,6 @@ if __name__ == "__main__":
             contract=Contract.load(snakemake.input.contract),  # noqa: F821
             store=f"{snakemake.config['output_dir']}/cache/vectors",  # noqa: F821
             k_values=snakemake.params.k_values,  # noqa: F821
+            manifests=snakemake.input.vectors,  # noqa: F821
             corpus_block=snakemake.config["prep"]["corpus_chunk_size"],  # noqa: F821
         )

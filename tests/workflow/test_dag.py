@@ -10,7 +10,7 @@ import pytest
 from tests.workflow.conftest import Workspace, copy_repository, environment
 
 pytestmark = pytest.mark.slow
-AFTER_TRAINING = {"embed", "evaluate", "eval", "export_onnx", "export", "all"}
+AFTER_TRAINING = {"embed", "evaluate", "evaluate_fusion", "compare", "eval", "export_onnx", "export", "all"}
 
 
 @pytest.mark.parametrize(

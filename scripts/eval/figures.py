@@ -1,0 +1,161 @@
+"""The report's figures: SVG and PNG with their data as CSV beside them, units and n on each.
+
+Drawn once in ink and two series colours; inside the page these become style sheet variables, so that one drawing serves
+light, dark and print.
+"""
+
+import csv
+import dataclasses
+import io
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from scripts.common.files import atomic_path, write_text
+
+INK, GRID, FIRST, SECOND = "#1b1b1f", "#d9d9de", "#7d7d88", "#1f6feb"
+VARIABLES = {INK: "var(--ink)", GRID: "var(--grid)", FIRST: "var(--first)", SECOND: "var(--second)"}
+WIDTH = 7.2
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A figure to draw.
+
+    Attributes:
+        name: File name without ending.
+        title: What is to be seen.
+        note: Units, n, and how to read it; also its description for those who cannot see it.
+        columns: Names of the data's columns.
+        rows: The data that is drawn.
+        draw: Draws ``rows`` on matplotlib axes.
+        height: In inches.
+    """
+
+    name: str
+    title: str
+    note: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    draw: Callable[[Any, Sequence[Sequence[Any]]], None]
+    height: float = 3.0
+
+
+def render(figure: Figure, folder: Path) -> str:
+    """Write ``name.svg``, ``.png`` and ``.csv``; returns the SVG for the page."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    style = {
+        "svg.fonttype": "none",
+        # ids in the file follow from this and not from chance, so that the same data gives the same bytes
+        "svg.hashsalt": figure.name,
+        "font.family": "sans-serif",
+        "font.size": 9,
+        **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"), INK),
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "grid.color": GRID,
+        "figure.facecolor": "white",
+        "legend.frameon": False,
+    }
+    with mpl.rc_context(style):
+        canvas, axes = pyplot.subplots(figsize=(WIDTH, figure.height), layout="constrained")
+        axes.set_axisbelow(True)
+        figure.draw(axes, figure.rows)
+        stream = io.StringIO()
+        canvas.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Title": figure.title})
+        with atomic_path(folder / f"{figure.name}.png") as temporary:
+            canvas.savefig(temporary, format="png", dpi=160)
+        pyplot.close(canvas)
+    svg = stream.getvalue()
+    write_text(folder / f"{figure.name}.svg", svg)
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([figure.columns, *figure.rows])
+    write_text(folder / f"{figure.name}.csv", table.getvalue())
+    return for_page(svg, figure)
+
+
+def for_page(svg: str, figure: Figure) -> str:
+    """The SVG as part of a page: its colours as variables, ids of its own, a name for screen readers."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    for colour, variable in {**VARIABLES, "#ffffff": "none"}.items():
+        svg = svg.replace(colour, variable)
+    names = set(re.findall(r'\bid="([^"]+)"', svg))
+    for name in sorted(names, key=len, reverse=True):
+        unique = f"{figure.name}-{name}"
+        svg = svg.replace(f'id="{name}"', f'id="{unique}"').replace(f'"#{name}"', f'"#{unique}"')
+        svg = svg.replace(f"url(#{name})", f"url(#{unique})")
+    return re.sub(r"<svg ", f'<svg role="img" aria-labelledby="{figure.name}-title" ', svg, count=1)
+
+
+def intervals(axes: Any, rows: Sequence[Sequence[Any]]) -> None:
+    """Rows ``(label, n, delta, low, high)`` in points: a dot with its interval each, zero as a line."""
+    places = range(len(rows))[::-1]
+    for place, (_, _, delta, low, high) in zip(places, rows, strict=True):
+        if low is not None:
+            axes.plot([low, high], [place, place], color=SECOND, linewidth=2, solid_capstyle="round")
+        axes.plot(delta, place, "o", color=SECOND, markersize=5)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    axes.set_yticks(list(places), [f"{label}  (n = {n})" for label, n, *_ in rows])
+    axes.set_ylim(-0.6, len(rows) - 0.4)
+    axes.set_xlabel("change in points (hundredths), candidate minus baseline")
+    axes.grid(axis="x")
+
+
+def bars(axes: Any, rows: Sequence[Sequence[Any]]) -> None:
+    """Rows ``(label, value, emphasised)``: horizontal bars with their values."""
+    places = list(range(len(rows))[::-1])
+    axes.barh(places, [row[1] for row in rows], color=[SECOND if row[2] else FIRST for row in rows], height=0.62)
+    for place, (_, value, _) in zip(places, rows, strict=True):
+        axes.annotate(
+            f"{value:.3f}" if isinstance(value, float) else f"{value:,}",
+            (value, place),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+        )
+    axes.set_yticks(places, [row[0] for row in rows])
+    axes.margins(x=0.12)
+    axes.grid(axis="x")
+
+
+def curve(axes: Any, rows: Sequence[Sequence[Any]]) -> None:
+    """Rows ``(step, loss or None, validation metric or None)``: the loss, and on a second axis the metric."""
+    loss = [(step, value) for step, value, _ in rows if value is not None]
+    metric = [(step, value) for step, _, value in rows if value is not None]
+    axes.plot(*zip(*loss, strict=True), color=FIRST, linewidth=1.5, label="training loss (left)")
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel("training loss (nats)")
+    axes.grid(axis="y")
+    handles = axes.get_lines()
+    if metric:
+        right = axes.twinx()
+        right.spines["right"].set_visible(True)
+        right.plot(*zip(*metric, strict=True), "o-", color=SECOND, markersize=4, label="validation nDCG@10 (right)")
+        right.set_ylabel("validation nDCG@10")
+        handles = [*handles, *right.get_lines()]
+    axes.legend(handles=handles, loc="best", fontsize=8)
+
+
+def histogram(axes: Any, rows: Sequence[Sequence[Any]]) -> None:
+    """Rows ``(from, to, positives, negatives)``: shares of each kind in a bin of scores."""
+    totals = [max(1, sum(row[kind] for row in rows)) for kind in (2, 3)]
+    for kind, colour, label in ((3, FIRST, "hard negatives"), (2, SECOND, "positives")):
+        axes.bar(
+            [row[0] for row in rows],
+            [100 * row[kind] / totals[kind - 2] for row in rows],
+            width=[row[1] - row[0] for row in rows],
+            align="edge",
+            color=colour,
+            alpha=0.75,
+            label=f"{label} (n = {sum(row[kind] for row in rows):,})",
+        )
+    axes.set_xlabel("similarity to the query under the base model (cosine)")
+    axes.set_ylabel("share of the kind (%)")
+    axes.grid(axis="y")
+    axes.legend(fontsize=8)
