@@ -22,7 +22,7 @@ OPTIONS = {
     "train_n_passages": 2,
     "in_batch_negatives": True,
     "temperature": 0.05,
-    "checkpoint_every_steps": 1,
+    "checkpoint_every_steps": 3,
     "val_every_steps": 4,
     "select": "validation",
     "interpolation_shares": [0.5],
