@@ -14,19 +14,13 @@ WEIGHTS = "output/checkpoints/LATEST/model/consolidated/model.safetensors"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("in_batch", [True, False])
 def test_two_processes_train_as_one(
-    stage1: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_batch: bool
+    stage1: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    results = []
-    options = {"num_epochs": 1, "local_batch_size": 4, "in_batch_negatives": in_batch, "train_n_passages": 3}
-    if not in_batch:
-        # the order in which parts are summed differs; dropout is by part, so it is left out
-        options |= {"dropout": 0.0}
-    for size in (1, 2):
-        results.append(run(arguments(stage1, tiny_model, tmp_path / str(size), **options), size))
+    options = {"num_epochs": 1, "local_batch_size": 4, "train_n_passages": 3, "interpolation_shares": []}
+    results = [run(arguments(stage1, tiny_model, tmp_path / str(size), **options), size) for size in (1, 2)]
     one, two = (load_file(tmp_path / size / WEIGHTS) for size in "12")
     base = load_file(tiny_model / "model.safetensors")
     moved = max(float((one[name] - base[name]).abs().max()) for name in base)
