@@ -112,10 +112,13 @@ rule plan:
         environment("llm")
     params:
         options=PROMPT_OPTIONS,
-        models={
-            role: f"{config['sdg'][f'{role}_provider']}/{config['sdg'][f'{role}_model']}"
+        roles={
+            role: (config["sdg"][f"{role}_provider"], config["sdg"][f"{role}_model"])
             for role in ASKED_ROLES
         },
+        llm=options("llm", "providers", "prices", "tokenizers"),
+        allowed=config["allow_egress"],
+        parallel=(config["sdg"]["max_parallel_requests_for_gen"] or 4),
         code=code("sdg/plan.py"),
     message:
         "planning the generation"
@@ -166,7 +169,8 @@ rule llm_server:
 rule generate:
     input:
         records=rules.chunk.output.records,
-        plan=rules.plan.output,
+        # prices change the plan and no question
+        plan=ancient(rules.plan.output[0]),
         server=branch(LOCAL_LLM, then=rules.llm_server.output[0], otherwise=[]),
     output:
         out(f"{SDG}/generated/{{shard}}.jsonl"),
@@ -181,7 +185,7 @@ rule generate:
     params:
         shards=len(SHARDS),
         options={**PROMPT_OPTIONS, **options("sdg", "llm_free_pairs")},
-        models=rules.plan.params.models,
+        models=rules.plan.params.roles,
         sampling=options("llm", "temperature", "top_p"),
         code=code("sdg/generate.py"),
     message:
