@@ -78,6 +78,8 @@ def _with_defaults(value: dict[str, Any], schema: dict[str, Any]) -> dict[str, A
     for name, sub in schema.get("properties", {}).items():
         if "default" in sub:
             full.setdefault(name, copy.deepcopy(sub["default"]))
+            if isinstance(full[name], dict):
+                full[name] = _with_defaults(full[name], sub)
         elif sub.get("type") == "object":
             full[name] = _with_defaults(full.get(name, {}), sub)
     extra = schema.get("additionalProperties")

@@ -28,8 +28,8 @@ def ask(
 
     Attempts differ by seed, and the later ones say what was wrong with the one before. Those that are in the reply
     store are looked at first, so another run goes on where this one ends: it sends something only for what has no
-    usable reply yet. What is wrong goes to ``result.problems``; raw replies of which none could be used, and requests that
-    got no reply, go to ``result.failures`` as well.
+    usable reply yet. What is wrong goes to ``result.problems``; raw replies of which none could be used, and requests
+    that got no reply, go to ``result.failures`` as well.
 
     Args:
         model: Is asked.
