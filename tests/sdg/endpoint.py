@@ -139,7 +139,6 @@ async def serve(writer: asyncio.StreamWriter, request: dict, body: bytes, state:
     if fault:
         state.faults_made[fault] += 1
     await asyncio.sleep(state.delay)
-    state.samples.append(state.in_flight)
     if fault == "429":
         state.refuse_until = 0.0
         await answer(writer, 429, '{"error": {"message": "slow down"}}', "Retry-After: 1\r\n")
@@ -171,6 +170,14 @@ async def answer(writer: asyncio.StreamWriter, status: int, body: str, headers: 
     await writer.drain()
 
 
+async def watch(state: State) -> None:
+    """Look every 20 ms at how many requests are under way, once there are any."""
+    while True:
+        await asyncio.sleep(0.02)
+        if state.requests:
+            state.samples.append(state.in_flight)
+
+
 async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--delay", type=float, default=0.0)
@@ -180,8 +187,9 @@ async def main() -> None:
     options = parser.parse_args()
     state = State(options.delay, [name for name in options.faults.split(",") if name], options.share, options.poison)
     server = await asyncio.start_server(lambda r, w: handle(r, w, state), "127.0.0.1", 0, limit=1 << 26, backlog=512)
+    watcher = asyncio.create_task(watch(state))
     print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
+    await asyncio.gather(watcher, server.serve_forever())
 
 
 if __name__ == "__main__":

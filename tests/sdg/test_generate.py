@@ -105,9 +105,11 @@ def test_sixty_four_parallel_requests_keep_sixty_in_flight(tmp_path: Path, endpo
         run(tmp_path, records(150), config, parallel=64)
         seen = server.log()
     assert seen["peak"] <= 64
-    samples = sorted(seen["samples"][: -64 - 32])  # without the end, where work runs out
-    assert len(samples) > 300
-    assert samples[len(samples) // 20] >= 60, samples[:40]
+    # every 20 ms; without the end, where work runs out, and the moments in which 64 replies come at once
+    samples = seen["samples"][50:250]
+    assert len(samples) == 200
+    assert sorted(samples)[len(samples) // 4] >= 60, samples
+    assert sum(samples) / len(samples) >= 60, samples
 
 
 def test_editing_one_of_a_hundred_documents_asks_for_it_alone(tmp_path: Path, endpoint: Any) -> None:
