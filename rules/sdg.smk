@@ -2,7 +2,8 @@
 
 inputs: corpus_dir
 optional inputs: none
-outputs: stage0_sdg/plan.json, chunks/, generated/{shard}.jsonl, sdg.jsonl, sdg_report.json, generation_result.json
+outputs: stage0_sdg/plan.json, chunks/, generated/{shard}.jsonl, sdg.jsonl, sdg_report.json and .svg, failures.jsonl (the ledger), provenance.json,
+    generation_result.json
 """
 
 from scripts.common.corpus import SAMPLE
@@ -184,7 +185,15 @@ rule generate:
         runtime=720,
     params:
         shards=len(SHARDS),
-        options={**PROMPT_OPTIONS, **options("sdg", "llm_free_pairs")},
+        options={
+            **PROMPT_OPTIONS,
+            **options(
+                "sdg",
+                "llm_free_pairs",
+                "llm_free_extra_pairs",
+                "llm_free_test_queries",
+            ),
+        },
         models=rules.plan.params.roles,
         sampling=options("llm", "temperature", "top_p"),
         code=code("sdg/generate.py"),
@@ -204,6 +213,13 @@ rule sdg:
         records=out(f"{SDG}/sdg.jsonl"),
         manifest=out(f"{SDG}/generation_result.json"),
         report=out(f"{SDG}/sdg_report.json"),
+        failures=out(f"{SDG}/failures.jsonl"),
+        figure=report(
+            out(f"{SDG}/sdg_report.svg"),
+            category="Stage 0: questions",
+            labels={"figure": "asked to kept"},
+        ),
+        provenance=out(f"{SDG}/provenance.json"),
     log:
         log_file("sdg"),
     conda:
@@ -214,7 +230,21 @@ rule sdg:
         runtime=60,
     params:
         corpus_id=config["corpus_id"],
-        options=options("sdg", "round_trip_top_k", "similarity_threshold"),
+        options={
+            **options(
+                "sdg",
+                "round_trip_top_k",
+                "similarity_threshold",
+                "similarity_threshold_across",
+                "min_coverage",
+                "drop_marked",
+            ),
+            "question_checks": (
+                config["sdg"]["style"] == "simple"
+                if config["sdg"]["question_checks"] is None
+                else config["sdg"]["question_checks"]
+            ),
+        },
         embed=EMBED,
         code=code("sdg/sdg.py"),
     message:

@@ -58,6 +58,10 @@ def _generate_part(
     place = f"segments {chunks[0]['chunk_id']} to {chunks[-1]['chunk_id']}"
     try:
         artifacts = _ask_artifacts(chunks, text, models["artifact_extraction"], options, result)
+        if artifacts is None and not result.failures[-1]["replies"]:
+            # no reply at all: questions asked now, without artifacts, would be asked for again after the next run
+            return
+        artifacts = artifacts or {}
         pairs = _ask_pairs(sections, artifacts, wanted, models["qa_generation"], options, result)
     except RequestTooLongError as error:
         if len(chunks) == 1:
@@ -86,9 +90,9 @@ def _halves(sections: list[list[Chunk]]) -> tuple[list[list[Chunk]], list[list[C
 
 def _ask_artifacts(
     chunks: Sequence[Chunk], text: str, model: ChatModel, options: Options, result: Generated
-) -> dict[str, list[dict[str, str]]]:
+) -> dict[str, list[dict[str, str]]] | None:
     limit = options["max_artifacts_per_type"]
-    artifacts = ask(
+    return ask(
         model,
         artifact_messages(text, documents=documents_of(chunks), options=options),
         call="artifacts",
@@ -98,7 +102,6 @@ def _ask_artifacts(
         read=lambda content: read_artifacts(content, limit),
         usable=lambda found: found is not None,
     )
-    return artifacts or {}
 
 
 def _ask_pairs(

@@ -17,6 +17,8 @@ from scripts.common.replies import ReplyStore
 from scripts.sdg import full, simple
 from scripts.sdg.generated import ARTIFACT_TYPES, Generated
 from scripts.sdg.llm_free import llm_free_pairs
+from scripts.sdg.llm_free_extra import extra_pairs
+from scripts.sdg.plan import questions
 from scripts.sdg.sampling import sampled, shard_of
 
 STYLES: dict[str, Callable[[dict[str, Any], dict[str, ChatModel], dict[str, Any]], Generated]] = {
@@ -73,7 +75,8 @@ def generate(
         log_usage(models, work, results)
     check_failures(results, len(work), max_failed_share, ledger)
     for record in mine:
-        add_result(record, results[record["source_id"]], llm_free_pairs(record, options["llm_free_pairs"]))
+        add_result(record, results[record["source_id"]], free_pairs(record, options))
+        record["generation"]["asked"] = questions([record], options) if record["source_id"] in asked else 0
     write_jsonl(target, mine)
 
 
@@ -128,6 +131,17 @@ def check_failures(results: dict[str, Generated], asked: int, share: float, ledg
             f"sdg.max_failed_share ({share:g}) allows; see {ledger}. All other replies are kept: run again to ask for "
             "these alone, or raise that option."
         )
+
+
+def free_pairs(record: dict[str, Any], options: dict[str, Any]) -> list[dict[str, Any]]:
+    """Pairs that need no LLM, for training alone unless the options say otherwise."""
+    training_only = not options["llm_free_test_queries"]
+    pairs = llm_free_pairs(record, options["llm_free_pairs"])
+    if not training_only:
+        # a test query is about a passage of the corpus
+        pairs = [{k: v for k, v in pair.items() if k not in {"training_only", "passage"}} for pair in pairs]
+    pairs += extra_pairs(record, options["llm_free_extra_pairs"], training_only=training_only)
+    return [{**pair, "llm_free": True} for pair in pairs]
 
 
 def add_result(record: dict[str, Any], result: Generated, free: list[dict[str, Any]]) -> None:
