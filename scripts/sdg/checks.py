@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -15,7 +16,9 @@ MARKS = (TOO_EASY, AMBIGUOUS)
 EASY_LEAD, EASY_COVERAGE = 0.2, 0.95
 # A question for which so many other passages are within this cosine of its own one has more than one answer
 RIVALS, RIVAL_DISTANCE = 5, 0.02
-# Words are compared by so many first letters: a stemmer for any language with suffixes, and as good for this
+# Words are compared without common English endings, and by so many first letters: as good for this as a stemmer, and
+# of use for any language with suffixes
+_ENDING = re.compile(r"(?<=\w{3})(ings?|ed|es|s|ly|ment|ions?)$")
 _LETTERS = 6
 _BLOCK = 512
 
@@ -62,7 +65,7 @@ class Coverage:
 
 
 def _stems(text: str) -> set[str]:
-    return {word[:_LETTERS] for word in content_words(text)}
+    return {_ENDING.sub("", word)[:_LETTERS] for word in content_words(text)}
 
 
 def marks(standing: Standing, coverage: float) -> list[str]:
