@@ -20,6 +20,7 @@ from scripts.finetune.layout import BaseScores
 from scripts.finetune.schedule import make_plan
 from scripts.finetune.selection import METRIC, Row, Scores, Selection
 from scripts.finetune.state import StateFolder
+from scripts.finetune.teacher import FusionTeacher
 from scripts.finetune.trainer import Teacher, Trainer
 from scripts.finetune.validation import Validation
 from scripts.finetune.watch import Silent, Watch, draw
@@ -55,7 +56,7 @@ def finetune(
         device: ``auto``, ``cpu`` or ``cuda``.
         attention: Attention kernel, or ``None`` for the best there is.
         code: Digest of the code, so that a state is never continued by another program.
-        teacher: Scores to learn from besides the examples.
+        teacher: Scores to learn from; by default, with ``distill_weight``, BM25 fused with the base model.
         world: The processes that train together; only the first publishes and returns a result.
     """
     world = world or World()
@@ -82,6 +83,15 @@ def finetune(
     base = None
     if options["in_batch_negatives"] and options["in_batch_margin"] is not None:
         base = BaseScores(vectors, contract, examples, data, encoder)
+    if teacher is None and options["distill_weight"]:
+        teacher = FusionTeacher(
+            vectors,
+            contract,
+            data,
+            encoder,
+            lexical_weight=options["distill_lexical_weight"],
+            language=options["distill_language"],
+        )
     base_weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
     _set_dropout(model, options["dropout"])
     adapted = with_adapters(model, options["lora_rank"], options["lora_alpha"], options["seed"])
