@@ -33,6 +33,7 @@ def write_report(
     output: str | Path,
     config: dict[str, Any],
     language: str | None,
+    judged: Sequence[str | Path] = (),
 ) -> None:
     """Write the page, and the figures with their data.
 
@@ -44,6 +45,7 @@ def write_report(
         output: The output folder; files of other stages are read from there as far as they are there.
         config: The whole configuration, to be shown.
         language: For words that query and passage share, which are marked.
+        judged: ``stage3_eval/judged/{test set}.json``, where near misses were judged.
     """
     from jinja2 import Environment, FileSystemLoader
 
@@ -63,6 +65,7 @@ def write_report(
         examples=[item for name, value in compared.items() for item in examples(name, value, language)],
         facts=facts(Path(output), results, Path(results_file)),
         latency=latency(Path(output)),
+        judged={Path(path).stem: read_json(path, "judged near misses") for path in judged},
         config=json.dumps(redacted(config), indent=2, ensure_ascii=False),
         style=(PAGE / "report.css").read_text(encoding="utf-8"),
         script=(PAGE / "report.js").read_text(encoding="utf-8"),
@@ -166,4 +169,5 @@ if __name__ == "__main__":
             output=snakemake.config["output_dir"],  # noqa: F821
             config=snakemake.config,  # noqa: F821
             language=snakemake.params.language,  # noqa: F821
+            judged=snakemake.input.judged,  # noqa: F821
         )
