@@ -14,6 +14,7 @@ from scripts.common.files import read_json, sha256_file, write_text
 from scripts.common.job import job, log
 from scripts.eval.figures import render
 from scripts.eval.gathered import figures, optional
+from scripts.eval.redaction import redacted
 
 PAGE = Path(__file__).parent / "page"
 DECISIONS = {
@@ -144,19 +145,6 @@ def latency(output: Path) -> list[tuple[str, str]]:
         if isinstance(part, dict):
             found.update({f"{path.stem}: {name}": str(number) for name, number in part.items()})
     return list(found.items())
-
-
-def redacted(value: Any, name: str = "") -> Any:
-    """The configuration without what could be a secret: it names environment variables, so nothing should be there."""
-    if isinstance(value, dict):
-        return {key: redacted(item, str(key)) for key, item in value.items()}
-    if isinstance(value, list):
-        return [redacted(item, name) for item in value]
-    if isinstance(value, str):
-        if re.search(r"(?i)(secret|password|token$|api_key$)", name):
-            return "(not shown)"
-        return re.sub(r"(?<=://)[^/@\s]+@", "(not shown)@", value)
-    return value
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.eval.report import marked, redacted
+from scripts.eval.redaction import redacted
+from scripts.eval.report import marked
 from tests.eval.report_parts import fill_output
 
 NAMES = {"systems", "change", "breakdown"}
@@ -56,6 +57,14 @@ def test_data_of_a_figure_is_what_the_evaluation_says(page: Path) -> None:
     assert rows[0]["what"] == "NDCG@10"
     assert float(rows[0]["delta_points"]) == pytest.approx(100 * row["delta"])
     assert float(rows[0]["high_points"]) == pytest.approx(100 * row["high"])
+
+
+def test_all_test_sets_stand_in_one_table(page: Path) -> None:
+    (table,) = re.findall(r'<table id="sets">.*?</table>', page.read_text(), re.DOTALL)
+    assert re.findall(r'<tr><th scope="row">(\w+)</th><td class="number">(\d+)</td>', table) == [
+        ("heldout", "36"),
+        ("people", "18"),
+    ]
 
 
 def test_the_same_results_give_the_same_page(page: Path, tmp_path: Path) -> None:
