@@ -1,24 +1,57 @@
 """Stage 2: contrastive fine-tuning.
 
 inputs: stage1_data_prep/train_mined.automodel_unrolled.json, val.json, the base model's contract
-optional inputs: none
-outputs: stage2_finetune/checkpoints/LATEST/model/consolidated/, training.jsonl, finetune.json
+optional inputs: finetune.general_set
+outputs: stage2_finetune/checkpoints/LATEST/model/consolidated/, training.jsonl, validation.jsonl, training.svg,
+    finetune.json
 """
 
-TUNED = "stage2_finetune/checkpoints/LATEST/model/consolidated"
+STAGE2 = "stage2_finetune"
+TUNED = "checkpoints/LATEST/model/consolidated"
+# Options that change no weights (scripts/finetune/finetune.py: WITHOUT_EFFECT)
+WITHOUT_EFFECT = {
+    "checkpoint_every_steps",
+    "save_total_limit",
+    "report_to",
+    "num_gpus",
+    "sweep",
+    "data_curve",
+}
+
+
+def test_set_files(folder):
+    """Files of a test set in BEIR layout; none without one."""
+    names = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
+    return [f"{folder}/{name}" for name in names] if folder else []
+
+
+TRAINING = {
+    name: value
+    for name, value in config["finetune"].items()
+    if name not in WITHOUT_EFFECT
+}
+TRAINING_INPUT = {
+    "train": rules.prep.output[0],
+    "val": rules.split.output.val,
+    "corpus": rules.split.output.corpus,
+    "contract": CONTRACTS["base"],
+    # the base model's vectors in the store, for masks
+    "queries": out("vectors/base/train_queries.json"),
+    "passages": out("vectors/base/corpus.json"),
+    "general": test_set_files(config["finetune"]["general_set"]),
+}
 
 
 rule finetune:
     input:
-        train=rules.prep.output[0],
-        val=rules.split.output.val,
-        corpus=rules.split.output.corpus,
-        contract=out("vectors/base/contract.json"),
+        **TRAINING_INPUT,
     output:
-        weights=out(f"{TUNED}/model.safetensors"),
-        contract=out(f"{TUNED}/contract.json"),
-        training=out("stage2_finetune/training.jsonl"),
-        report=out("stage2_finetune/finetune.json"),
+        weights=out(f"{STAGE2}/{TUNED}/model.safetensors"),
+        contract=out(f"{STAGE2}/{TUNED}/contract.json"),
+        training=out(f"{STAGE2}/training.jsonl"),
+        validation=out(f"{STAGE2}/validation.jsonl"),
+        figure=out(f"{STAGE2}/training.svg"),
+        report=out(f"{STAGE2}/finetune.json"),
     log:
         log_file("finetune"),
     conda:
@@ -30,13 +63,12 @@ rule finetune:
         runtime=1440,
     params:
         output=folder_of("report"),
-        options={
-            name: value
-            for name, value in config["finetune"].items()
-            if name != "num_gpus"
-        },
+        options=TRAINING,
         code=code("finetune/finetune.py"),
     message:
         "fine-tuning"
     script:
         "../scripts/finetune/finetune.py"
+
+
+include: "sweep.smk"

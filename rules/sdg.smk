@@ -2,7 +2,8 @@
 
 inputs: corpus_dir
 optional inputs: none
-outputs: stage0_sdg/plan.json, chunks/, generated/{shard}.jsonl, sdg.jsonl, sdg_report.json, generation_result.json
+outputs: stage0_sdg/plan.json, chunks/, generated/{shard}.jsonl, sdg.jsonl, sdg_report.json and .svg, failures.jsonl (the ledger), provenance.json,
+    generation_result.json
 """
 
 from scripts.common.corpus import SAMPLE
@@ -112,10 +113,13 @@ rule plan:
         environment("llm")
     params:
         options=PROMPT_OPTIONS,
-        models={
-            role: f"{config['sdg'][f'{role}_provider']}/{config['sdg'][f'{role}_model']}"
+        roles={
+            role: (config["sdg"][f"{role}_provider"], config["sdg"][f"{role}_model"])
             for role in ASKED_ROLES
         },
+        llm=options("llm", "providers", "prices", "tokenizers"),
+        allowed=config["allow_egress"],
+        parallel=(config["sdg"]["max_parallel_requests_for_gen"] or 4),
         code=code("sdg/plan.py"),
     message:
         "planning the generation"
@@ -166,7 +170,8 @@ rule llm_server:
 rule generate:
     input:
         records=rules.chunk.output.records,
-        plan=rules.plan.output,
+        # prices change the plan and no question
+        plan=ancient(rules.plan.output[0]),
         server=branch(LOCAL_LLM, then=rules.llm_server.output[0], otherwise=[]),
     output:
         out(f"{SDG}/generated/{{shard}}.jsonl"),
@@ -180,8 +185,16 @@ rule generate:
         runtime=720,
     params:
         shards=len(SHARDS),
-        options={**PROMPT_OPTIONS, **options("sdg", "llm_free_pairs")},
-        models=rules.plan.params.models,
+        options={
+            **PROMPT_OPTIONS,
+            **options(
+                "sdg",
+                "llm_free_pairs",
+                "llm_free_extra_pairs",
+                "llm_free_test_queries",
+            ),
+        },
+        models=rules.plan.params.roles,
         sampling=options("llm", "temperature", "top_p"),
         code=code("sdg/generate.py"),
     message:
@@ -200,6 +213,13 @@ rule sdg:
         records=out(f"{SDG}/sdg.jsonl"),
         manifest=out(f"{SDG}/generation_result.json"),
         report=out(f"{SDG}/sdg_report.json"),
+        failures=out(f"{SDG}/failures.jsonl"),
+        figure=report(
+            out(f"{SDG}/sdg_report.svg"),
+            category="Stage 0: questions",
+            labels={"figure": "asked to kept"},
+        ),
+        provenance=out(f"{SDG}/provenance.json"),
     log:
         log_file("sdg"),
     conda:
@@ -210,7 +230,21 @@ rule sdg:
         runtime=60,
     params:
         corpus_id=config["corpus_id"],
-        options=options("sdg", "round_trip_top_k", "similarity_threshold"),
+        options={
+            **options(
+                "sdg",
+                "round_trip_top_k",
+                "similarity_threshold",
+                "similarity_threshold_across",
+                "min_coverage",
+                "drop_marked",
+            ),
+            "question_checks": (
+                config["sdg"]["style"] == "simple"
+                if config["sdg"]["question_checks"] is None
+                else config["sdg"]["question_checks"]
+            ),
+        },
         embed=EMBED,
         code=code("sdg/sdg.py"),
     message:

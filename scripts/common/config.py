@@ -78,6 +78,8 @@ def _with_defaults(value: dict[str, Any], schema: dict[str, Any]) -> dict[str, A
     for name, sub in schema.get("properties", {}).items():
         if "default" in sub:
             full.setdefault(name, copy.deepcopy(sub["default"]))
+            if isinstance(full[name], dict):
+                full[name] = _with_defaults(full[name], sub)
         elif sub.get("type") == "object":
             full[name] = _with_defaults(full.get(name, {}), sub)
     extra = schema.get("additionalProperties")
@@ -161,7 +163,9 @@ def _suggest(key: str, schema: dict[str, Any]) -> str:
 def _cross_checks(c: dict[str, Any]) -> list[str]:
     """Rules that join several options, as messages that name them and the fix."""
     return [
-        problem for check in (_ratios, _orders, _training, _sources, _evaluation, _generation) for problem in check(c)
+        problem
+        for check in (_ratios, _orders, _training, _sources, _evaluation, _generation, _budget)
+        for problem in check(c)
     ]
 
 
@@ -267,3 +271,13 @@ def _generation(c: dict[str, Any]) -> Iterator[str]:
                 f"sdg.{role}_provider is {provider!r}, which llm.providers does not define "
                 f"(known: {', '.join(['local', *c['llm']['providers']])})"
             )
+
+
+def _budget(c: dict[str, Any]) -> Iterator[str]:
+    if c["llm"]["max_cost"] is None:
+        return
+    sdg = c["sdg"]
+    roles = ["qa_generation"] + (["artifact_extraction", "quality_judge"] if sdg["style"] == "full" else [])
+    hosted = {sdg[f"{role}_model"] for role in roles if sdg[f"{role}_provider"] != "local"}
+    for model in sorted(hosted - set(c["llm"]["prices"])):
+        yield f"llm.max_cost needs the price of {model}: add it to llm.prices, or set max_cost to null"

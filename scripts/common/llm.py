@@ -8,12 +8,23 @@ import math
 import os
 import re
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from scripts.common.errors import UserError
 from scripts.common.job import log
+from scripts.common.llm_traffic import (
+    DEAD_AFTER,
+    Budget,
+    DeadEndpointError,
+    FailedRequestError,
+    Traffic,
+    estimate_tokens,
+    price_of,
+    wait_and_retry,
+)
 from scripts.common.replies import ReplyStore
 
 LOCAL = "local"
@@ -35,17 +46,23 @@ class RequestTooLongError(UserError):
     """This one request does not fit the model; shorter ones do."""
 
 
-def check_egress(base_url: str, allowed: Sequence[str]) -> None:
+def check_egress(base_url: str, allowed: Sequence[str], size: int | None = None) -> None:
     """Refuse to send text to a host that is neither loopback nor named in ``allow_egress``.
 
+    Args:
+        base_url: Address of the endpoint.
+        allowed: ``allow_egress``.
+        size: Bytes of text that would be sent, where that is known.
+
     Raises:
-        UserError: The host is not allowed; the message names it and the option.
+        UserError: The host is not allowed; the message names it, the bytes and the option.
     """
     host = urlsplit(base_url).hostname or ""
     if not is_loopback(host) and host not in allowed:
+        amount = "" if size is None else f" (about {size:,} bytes)"
         raise UserError(
-            f"document text would leave this machine for {host}, which allow_egress does not name. If your data policy "
-            f"permits that, add it: allow_egress: [{host}]"
+            f"document text{amount} would leave this machine for {host}, which allow_egress does not name. Nothing was "
+            f"sent. If your data policy permits that, add it: allow_egress: [{host}]"
         )
 
 
@@ -91,8 +108,16 @@ def open_client(
         api_key=read_key(key_variable) or "none",
         timeout=timeout,
         max_retries=max_retries,
+        # one connection for each request under way: their number is bounded elsewhere
         http_client=openai.DefaultHttpxClient(follow_redirects=False, trust_env=not direct),
     )
+
+
+def redacted_url(url: str) -> str:
+    """An address without user, password and query, for files and messages."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}"
 
 
 class Endpoint:
@@ -106,7 +131,10 @@ class Endpoint:
         allowed: Hosts that text may go to.
         store: Where replies are kept.
         timeout: Seconds for one reply.
-        max_retries: Tries after 429, 5xx and dropped connections (the client waits with jitter, as Retry-After says).
+        max_retries: Tries after 408, 409, 429, 5xx, time-outs and dropped connections, with growing pauses with jitter,
+            and none shorter than Retry-After says.
+        parallel: Requests under way at once.
+        budget: What may be spent; ``None`` is no limit.
     """
 
     def __init__(
@@ -120,14 +148,54 @@ class Endpoint:
         store: ReplyStore,
         timeout: float,
         max_retries: int,
+        parallel: int = 4,
+        budget: Budget | None = None,
     ) -> None:
         self.provider, self.model, self.base_url = provider, model, base_url
         self.key_variable = key_variable
         self.store = store
+        self.budget = budget or Budget(store)
         self.usage = {"requests": 0, "reused": 0, "prompt_tokens": 0, "completion_tokens": 0}
+        self.stopped = threading.Event()
         self._counting = threading.Lock()
-        self._client = open_client(
-            base_url, key_variable=key_variable, allowed=allowed, timeout=timeout, max_retries=max_retries
+        self._tries = max_retries + 1
+        self._traffic = Traffic(parallel)
+        # the pauses are ours: the client's own do not give a slot free, nor tell the other threads
+        self._client = open_client(base_url, key_variable=key_variable, allowed=allowed, timeout=timeout, max_retries=0)
+
+    def stop(self) -> None:
+        """Send nothing more; threads that wait for a slot or a pause end."""
+        self.stopped.set()
+
+    def cost(self) -> float:
+        """Money for the requests of this process."""
+        return price_of(self.model, self.budget.prices, self.usage)
+
+    def _send_with_retries(self, send: Callable[[], Any]) -> Any:
+        """The answer of ``send``; :class:`UserError` after the last try, :class:`DeadEndpointError` after too many."""
+        import openai
+
+        if self._traffic.dead:
+            raise DeadEndpointError(self._dead())
+        try:
+            with self._explained():
+                return wait_and_retry(
+                    send,
+                    traffic=self._traffic,
+                    tries=self._tries,
+                    may_retry=_may_retry,
+                    kinds=[openai.APIError, ValueError],
+                    stop=self.stopped,
+                )
+        except FailedRequestError as error:
+            if not self.stopped.is_set() and self._traffic.failed():
+                raise DeadEndpointError(f"{self._dead()} The last one: {error}") from error
+            raise
+
+    def _dead(self) -> str:
+        return (
+            f"{redacted_url(self.base_url)} counts as dead: {DEAD_AFTER} requests in a row failed after {self._tries} "
+            "tries each, so the others were not sent. Run again once it answers: replies so far are kept."
         )
 
     def _count(self, usage: dict[str, Any]) -> None:
@@ -148,12 +216,12 @@ class Endpoint:
             raise UserError(self._key_refused()) from None
         except openai.NotFoundError as error:
             raise UserError(
-                f"{self.base_url} does not know model {self.model} (404). Correct the model's name, or "
+                f"{redacted_url(self.base_url)} does not know model {self.model} (404). Correct the model's name, or "
                 f"llm.providers.{self.provider}.base_url, which usually ends in /v1."
             ) from error
         except openai.APITimeoutError as error:
-            raise UserError(
-                f"{self.base_url} gave no reply in time. Raise llm.timeout, or ask less at once."
+            raise FailedRequestError(
+                f"{redacted_url(self.base_url)} gave no reply in time. Raise llm.timeout, or ask less at once."
             ) from error
         except openai.APIConnectionError as error:
             cure = (
@@ -161,26 +229,49 @@ class Endpoint:
                 if self.provider == LOCAL
                 else f"Start that server or correct llm.providers.{self.provider}.base_url, then run"
             )
-            raise UserError(
-                f"{self.base_url} does not answer ({error.__cause__ or error}). {cure} again: replies so far are kept."
+            raise FailedRequestError(
+                f"{redacted_url(self.base_url)} does not answer ({error.__cause__ or error}). {cure} again: replies so "
+                "far are kept."
             ) from error
         except openai.APIStatusError as error:
             text = self._without_key(detail(error))
-            kind = RequestTooLongError if error.status_code in {400, 413, 422} and _TOO_LONG.search(text) else UserError
-            raise kind(f"{self.base_url} answered {error.status_code} to model {self.model}: {text[:300]}") from None
+            refused = error.status_code in {400, 413, 422}
+            kind = RequestTooLongError if refused and _TOO_LONG.search(text) else FailedRequestError
+            raise kind(
+                f"{redacted_url(self.base_url)} answered {error.status_code} to model {self.model}: {text[:300]}"
+            ) from None
         except (openai.APIError, ValueError) as error:
-            raise UserError(
-                f"{self.base_url} answered something that is no JSON of OpenAI's form ({type(error).__name__}). "
-                f"Correct llm.providers.{self.provider}.base_url."
+            raise FailedRequestError(
+                f"{redacted_url(self.base_url)} answered something that is no JSON of OpenAI's form "
+                f"({type(error).__name__}). Correct llm.providers.{self.provider}.base_url if that goes on."
             ) from None
 
     def _key_refused(self) -> str:
         if self.key_variable is None:
-            return f"{self.base_url} wants a key: name its variable in llm.providers.{self.provider}.api_key_env."
-        return f"{self.base_url} refused the key in {self.key_variable}: it is invalid or expired."
+            return (
+                f"{redacted_url(self.base_url)} wants a key: name its variable in "
+                f"llm.providers.{self.provider}.api_key_env."
+            )
+        return f"{redacted_url(self.base_url)} refused the key in {self.key_variable}: it is invalid or expired."
 
     def _without_key(self, text: str) -> str:
         return text if self.key_variable is None else text.replace(self._client.api_key, "***")
+
+
+def _may_retry(error: Exception) -> tuple[bool, Mapping[str, str], bool]:
+    """Whether another try makes sense, the answer's headers, and whether all requests should wait.
+
+    Statuses as in OpenAI's own client; a body that is no JSON (an ``APIResponseValidationError`` or ``ValueError``) is
+    what a proxy in trouble sends.
+    """
+    import openai
+
+    if isinstance(error, openai.APIConnectionError):
+        return True, {}, False
+    if isinstance(error, openai.APIStatusError):
+        code = error.status_code
+        return code in {408, 409, 429} or code >= 500, error.response.headers, code in {429, 503}
+    return True, {}, False
 
 
 def detail(error: Any) -> str:
@@ -217,6 +308,24 @@ class ChatModel(Endpoint):
             RequestTooLongError: The messages do not fit the model.
             UserError: The endpoint is dead, refuses the key, or does not know the model.
         """
+        request = self._request(messages, max_tokens, schema, seed)
+        key = self._key(request)
+        reply = self.store.get(key)
+        if reply is not None:
+            self.usage["reused"] += 1
+            return reply
+        prompt = sum(estimate_tokens(message["content"]) for message in messages)
+        with self.budget.reserve(self.model, prompt, max_tokens):
+            start = time.monotonic()
+            reply = self._send_with_retries(lambda: self._send(request))
+            if not reply["usage"]:
+                # an endpoint that does not count is not free
+                reply["usage"] = {"prompt_tokens": prompt, "completion_tokens": estimate_tokens(reply["content"])}
+            self.store.put(key, {"model": self.model, **reply, "seconds": round(time.monotonic() - start, 3)})
+        self._count(reply["usage"])
+        return reply
+
+    def _request(self, messages: Messages, max_tokens: int, schema: dict[str, Any] | None, seed: int) -> dict[str, Any]:
         request: dict[str, Any] = {
             "model": self.model,
             "messages": messages,
@@ -229,21 +338,15 @@ class ChatModel(Endpoint):
                 "type": "json_schema",
                 "json_schema": {"name": "reply", "strict": True, "schema": schema},
             }
-        key = self.store.key({"provider": self.provider, **request})
-        reply = self.store.get(key)
-        if reply is not None:
-            self.usage["reused"] += 1
-            return reply
-        reply = self._send(request)
-        self.store.put(key, reply)
-        self._count(reply["usage"])
-        return reply
+        return request
+
+    def _key(self, request: dict[str, Any]) -> str:
+        return self.store.key({"provider": self.provider, **request})
 
     def _send(self, request: dict[str, Any]) -> dict[str, Any]:
-        with self._explained():
-            answer = self._complete(request)
-        if not getattr(answer, "choices", None):
-            raise UserError(f"{self.base_url} answered without choices: it is not an OpenAI-compatible chat endpoint.")
+        answer = self._complete(request)
+        if not getattr(answer, "choices", None) or answer.choices[0].message is None:
+            raise ValueError("no choices")
         choice = answer.choices[0]
         return {
             # half a surrogate pair, as a cut reply may end with, cannot be written to any file
@@ -251,6 +354,12 @@ class ChatModel(Endpoint):
             "finish_reason": choice.finish_reason,
             "usage": answer.usage.model_dump(include={"prompt_tokens", "completion_tokens"}) if answer.usage else {},
         }
+
+    def was_asked(
+        self, messages: Messages, *, max_tokens: int, schema: dict[str, Any] | None = None, seed: int = 0
+    ) -> bool:
+        """Whether the reply is in the store, so that asking costs nothing."""
+        return self.store.get(self._key(self._request(messages, max_tokens, schema, seed))) is not None
 
     def _complete(self, request: dict[str, Any]) -> Any:
         """Send a request; when the endpoint refuses the reply's format, ask from now on with a weaker one."""
@@ -309,10 +418,11 @@ class EmbeddingModel(Endpoint):
             self.store.put(keys[text], {"embedding": packed})
 
     def _vectors(self, texts: list[str]) -> list[list[float]]:
-        with self._explained():
-            answer = self._client.embeddings.create(
+        answer = self._send_with_retries(
+            lambda: self._client.embeddings.create(
                 model=self.model, input=texts, encoding_format="float", extra_body=self.BODY
             )
+        )
         items = sorted(getattr(answer, "data", None) or [], key=lambda item: item.index)
         vectors = [item.embedding or [] for item in items]
         if [item.index for item in items] != list(range(len(texts))):

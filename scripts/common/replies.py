@@ -22,12 +22,21 @@ class ReplyStore:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self._lock = threading.Lock()
+        self._lock, self._syncing = threading.Lock(), threading.Lock()
+        self._written = self._synced = 0
         self._replies: dict[str, dict[str, Any]] = {}
         self._file = self.folder / f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:12]}.jsonl"
         self._out: Any = None
-        for path in sorted(self.folder.glob("*.jsonl")):
-            self._read(path)
+        self._read_to: dict[Path, int] = {}
+        self._usage: dict[str, dict[str, float]] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what other writers have added."""
+        with self._lock:
+            for path in sorted(self.folder.glob("*.jsonl")):
+                if path != self._file:
+                    self._read(path)
 
     @staticmethod
     def key(request: dict[str, Any]) -> str:
@@ -41,6 +50,11 @@ class ReplyStore:
         """The stored reply ``{"content", "usage", …}``, if there is one."""
         return self._replies.get(key)
 
+    def usage(self) -> dict[str, dict[str, float]]:
+        """``requests``, ``prompt_tokens``, ``completion_tokens`` and ``seconds`` of all stored replies, by model."""
+        with self._lock:
+            return {model: dict(usage) for model, usage in self._usage.items()}
+
     def put(self, key: str, reply: dict[str, Any]) -> None:
         """Store a reply; it is on disk when this returns."""
         line = json.dumps({"key": key, "time": round(time.time(), 3), **reply}, ensure_ascii=False)
@@ -50,13 +64,39 @@ class ReplyStore:
                 self._out = self._file.open("a", encoding="utf-8")
             self._out.write(line + "\n")
             self._out.flush()
-            os.fsync(self._out.fileno())
-            self._replies[key] = reply
+            self._written += 1
+            mine = self._written
+        # one fsync for all that were written while the one before ran: it takes longer than many a reply
+        with self._syncing:
+            if self._synced < mine:
+                written = self._written
+                os.fsync(self._out.fileno())
+                self._synced = written
+        with self._lock:
+            self._keep(key, reply)
 
     def _read(self, path: Path) -> None:
-        for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-            try:
-                reply = json.loads(line)
-                self._replies[reply.pop("key")] = reply
-            except (ValueError, KeyError, AttributeError):
-                log.warning("%s, line %d: torn by a kill, passed over", path, number)
+        with path.open("rb") as stream:
+            stream.seek(self._read_to.get(path, 0))
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    # torn by a kill, or being written just now
+                    log.debug("%s: an unfinished last line is passed over", path)
+                    break
+                self._read_to[path] = self._read_to.get(path, 0) + len(line)
+                try:
+                    reply = json.loads(line)
+                    self._keep(reply.pop("key"), reply)
+                except (ValueError, KeyError, AttributeError):
+                    log.warning("%s, before byte %d: a damaged line is passed over", path, self._read_to[path])
+
+    def _keep(self, key: str, reply: dict[str, Any]) -> None:
+        if key not in self._replies and "model" in reply:
+            total = self._usage.setdefault(
+                reply["model"], {"requests": 0, "prompt_tokens": 0, "completion_tokens": 0, "seconds": 0.0}
+            )
+            total["requests"] += 1
+            total["seconds"] += reply.get("seconds") or 0.0
+            for name in ("prompt_tokens", "completion_tokens"):
+                total[name] += (reply.get("usage") or {}).get(name) or 0
+        self._replies[key] = reply

@@ -38,7 +38,7 @@ def consolidate(model: torch.nn.Module, base_folder: Path, contract: Contract, t
     try:
         with tempfile.TemporaryDirectory() as plain:
             model.save_pretrained(plain)
-            for path in base_folder.iterdir():
+            for path in sorted(base_folder.iterdir()):
                 if path.suffix == ".py" or (
                     path.is_file() and ("token" in path.name or path.name in {"vocab.txt", "merges.txt"})
                 ):
@@ -81,24 +81,35 @@ def publish(
     checkpoints: Path,
     name: str,
     *,
-    consolidated: Path,
+    weights: Path | None,
+    consolidated: Path | None,
     state: Path | None,
     config: dict[str, Any],
     losses: dict[str, float],
 ) -> Path:
-    """Lay out ``checkpoints/<name>/`` as the recipe does and point ``LATEST`` to it; returns the folder.
+    """Lay out ``checkpoints/<name>/`` as the recipe does; returns the folder.
 
-    Files are hard links where that is possible, so that a checkpoint costs its space once.
+    ``model/`` has the checkpoint's weights, ``model/consolidated/`` the finished model where the checkpoint was chosen,
+    ``optim/`` the full training state. Files are hard links where that is possible: a checkpoint costs its space once.
     """
     folder = checkpoints / name
-    for path in consolidated.rglob("*"):
-        if path.is_file():
-            link_or_copy(path, folder / "model" / "consolidated" / path.relative_to(consolidated))
-    if state is not None:
+    if consolidated is not None:
+        for path in consolidated.rglob("*"):
+            if path.is_file():
+                link_or_copy(path, folder / "model" / "consolidated" / path.relative_to(consolidated))
+    if weights is not None and weights.is_file():
+        link_or_copy(weights, folder / "model" / "model.safetensors")
+    if state is not None and state.is_file():
         link_or_copy(state, folder / "optim" / "state.pt")
     write_text(folder / "config.yaml", yaml.safe_dump(config, sort_keys=True))
     write_json(folder / "losses.json", losses)
     return folder
+
+
+def remove_checkpoints(checkpoints: Path) -> None:
+    """Remove the checkpoints of an earlier run, so that none is taken for this one's (states: cache)."""
+    for path in checkpoints.glob("epoch_*_step_*"):
+        shutil.rmtree(path)
 
 
 def point_latest(checkpoints: Path, folder: Path) -> None:

@@ -46,16 +46,27 @@ class TrainingData:
     examples: list[Example]
     passages: dict[str, Passage]
 
+    def __post_init__(self) -> None:
+        self._documents = {name: frozenset(passage.documents) for name, passage in self.passages.items()}
+        self._same: dict[str, str] = {}
+
     def documents(self, name: str) -> frozenset[str]:
         """Documents a passage occurs in."""
-        return frozenset(self.passages[name].documents)
+        return self._documents[name]
+
+    def same_text(self, name: str) -> str:
+        """A key that passages share whose texts differ in case and white space at most."""
+        if name not in self._same:
+            passage = self.passages.get(name)
+            self._same[name] = sha256_text(" ".join(passage.text.casefold().split())) if passage else name
+        return self._same[name]
 
 
 def read_training_data(path: str | Path) -> TrainingData:
     """Read an unrolled (or any ``train.json``-shaped) file and the corpus it names.
 
     Raises:
-        UserError: The file is malformed, names unknown passages, or is empty.
+        UserError: The file is malformed or names unknown passages.
     """
     file = Path(path)
     value = read_json(file, "training file")
@@ -63,9 +74,13 @@ def read_training_data(path: str | Path) -> TrainingData:
         corpus_path, data = file.parent / value["corpus"]["path"], value["data"]
     except (TypeError, KeyError) as error:
         raise UserError(f"training file {file} lacks {error}; run `snakemake --until prep` first.") from error
+    if not isinstance(data, list):
+        raise UserError(f"training file {file}: `data` must be a list of examples.")
     passages = read_corpus(corpus_path)
     answers: dict[str, set[str]] = {}
-    for item in data:
+    for number, item in enumerate(data, start=1):
+        if not isinstance(item, dict) or not item.get("question") or not item.get("pos_doc"):
+            raise UserError(f"{file}, example {number}: needs `question` and at least one `pos_doc`.")
         known = answers.setdefault(item["question"], set())
         known.update(entry["id"] for entry in item["pos_doc"])
         known.update(item.get("also_positive", ()))
@@ -75,7 +90,7 @@ def read_training_data(path: str | Path) -> TrainingData:
 
 def _example(item: dict[str, Any], answers: dict[str, set[str]], passages: dict[str, Passage], place: str) -> Example:
     positive = item["pos_doc"][0]["id"]
-    negatives = tuple(entry["id"] for entry in item["neg_doc"])
+    negatives = tuple(entry["id"] for entry in item.get("neg_doc") or ())
     for name in (positive, *negatives):
         if name not in passages:
             raise UserError(f"{place}: passage {name} is not in the corpus beside it.")
@@ -101,6 +116,25 @@ class Tokens:
         return [self._known[side, text] for text in texts]
 
 
+def share_of_documents(data: TrainingData, share: float) -> list[Example]:
+    """The examples whose positive is of the first ``share`` of the documents, in the order of a hash.
+
+    A smaller share is a part of every greater one, so that a data-size curve compares like with like. A passage without
+    known documents counts as a document of its own.
+    """
+    if share >= 1:
+        return data.examples
+    place = {
+        example: sha256_text(min(data.documents(example.positive), default=example.positive))
+        for example in data.examples
+    }
+    documents = sorted(set(place.values()))
+    kept = set(documents[: max(1, round(share * len(documents)))])
+    left = [example for example in data.examples if place[example] in kept]
+    log.info("training on %d of %d documents, %d examples", len(kept), len(documents), len(left))
+    return left
+
+
 def usable(examples: Sequence[Example], *, in_batch: bool, most: int | None) -> list[Example]:
     """Examples that have something to be told apart from; without in-batch negatives that takes a hard negative.
 
@@ -114,7 +148,10 @@ def usable(examples: Sequence[Example], *, in_batch: bool, most: int | None) -> 
         log.warning("left out %d examples without a hard negative", len(examples) - len(left))
     if not left:
         raise UserError(
-            "no training example has a hard negative: lower prep.hard_neg_margin, or set finetune.in_batch_negatives."
+            "no training example is left that has a hard negative: raise prep.hard_neg_margin, or set "
+            "finetune.in_batch_negatives=true."
+            if examples
+            else "the training file has no example: more documents or questions are needed (see stage 1's report)."
         )
     if most is None or len(left) <= most:
         return left

@@ -1,30 +1,32 @@
 """Stage 2: contrastive fine-tuning, selection on validation, and a model folder that others can load."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import load_file
 
+from scripts.common.beir import read_beir
 from scripts.common.contract import Contract
 from scripts.common.encoder import TorchEncoder, load_model, pick_device
-from scripts.common.files import atomic_path, sha256_file, write_json
+from scripts.common.files import sha256_file, write_json
 from scripts.common.job import job, log
 from scripts.common.models import resolve_model
-from scripts.common.vector_store import VectorStore
+from scripts.finetune.adapters import with_adapters
 from scripts.finetune.card import model_card
-from scripts.finetune.consolidate import consolidate, point_latest, publish
-from scripts.finetune.examples import Tokens, read_training_data, usable
+from scripts.finetune.consolidate import consolidate, point_latest, publish, remove_checkpoints
+from scripts.finetune.examples import Tokens, read_training_data, share_of_documents, usable
+from scripts.finetune.layout import BaseScores
 from scripts.finetune.schedule import make_plan
+from scripts.finetune.selection import METRIC, Row, Scores, Selection
 from scripts.finetune.state import StateFolder
-from scripts.finetune.trainer import Trainer
-from scripts.finetune.validation import Validation, Weights, describe, interpolate
+from scripts.finetune.trainer import Teacher, Trainer
+from scripts.finetune.validation import Validation
+from scripts.finetune.watch import Silent, Watch, draw
+from scripts.finetune.world import World, start_processes
 
-# Shares of the tuning that are tried: 0 is the base model, 1 all of it
-SHARES = (0.25, 0.5, 0.75)
+# Options that change no weights: another value neither reruns the stage nor starts training afresh
+WITHOUT_EFFECT = {"checkpoint_every_steps", "save_total_limit", "report_to", "num_gpus", "sweep", "data_curve"}
 
 
 def finetune(
@@ -38,6 +40,8 @@ def finetune(
     device: str,
     attention: str | None,
     code: str,
+    teacher: Teacher | None = None,
+    world: World | None = None,
 ) -> dict[str, Any]:
     """Train, select, and publish under ``output``; returns what ``finetune.json`` says.
 
@@ -51,26 +55,38 @@ def finetune(
         device: ``auto``, ``cpu`` or ``cuda``.
         attention: Attention kernel, or ``None`` for the best there is.
         code: Digest of the code, so that a state is never continued by another program.
+        teacher: Scores to learn from besides the examples.
+        world: The processes that train together; only the first publishes and returns a result.
     """
+    world = world or World()
     contract = Contract.load(contract_file)
     folder = resolve_model(contract.model, contract.revision, relative_to=Path(contract_file).parent)
     device = pick_device(device)
     torch.use_deterministic_algorithms(device == "cpu")
     data = read_training_data(train_file)
-    examples = usable(data.examples, in_batch=options["in_batch_negatives"], most=options["max_examples"])
-    corpus_file = Path(train_file).parent / "corpus" / "train.parquet"
+    examples = share_of_documents(data, options["document_share"])
+    examples = usable(examples, in_batch=options["in_batch_negatives"], most=options["max_examples"])
     facts = {
         "contract": dataclasses.asdict(contract),
-        "data": [sha256_file(path) for path in (train_file, val_file, corpus_file) if Path(path).is_file()],
-        "options": options,
+        "data": _digests(train_file, val_file, options["general_set"]),
+        "options": {name: value for name, value in options.items() if name not in WITHOUT_EFFECT},
         "device": device,
         "code": code,
         "examples": len(examples),
     }
     states = StateFolder(Path(cache, "finetune"), facts)
+    watch = Watch(Path(output), options["report_to"], options, states.folder.name) if world.first else Silent()
     model = load_model(folder, contract, attention)
+    encoder = TorchEncoder(contract, folder, device=device, model=model)
+    vectors = Path(cache, "vectors")
+    base = None
+    if options["in_batch_negatives"] and options["in_batch_margin"] is not None:
+        base = BaseScores(vectors, contract, examples, data, encoder)
+    base_weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+    _set_dropout(model, options["dropout"])
+    adapted = with_adapters(model, options["lora_rank"], options["lora_alpha"], options["seed"])
     trainer = Trainer(
-        model,
+        adapted,
         contract,
         Tokens(contract, folder),
         data,
@@ -78,124 +94,132 @@ def finetune(
         options,
         device,
         states,
-        Path(output, "training.jsonl"),
+        watch,
+        base,
+        teacher,
+        world,
     )
-    base = trainer.weights()
-    encoder = TorchEncoder(contract, folder, device=device, model=model)
-    validation = (
-        Validation.build(read_training_data(val_file), options["seed"]) if options["select"] == "validation" else None
-    )
-    if options["select"] == "validation" and validation is None:
-        log.warning("no validation question is left: the last weights are taken unseen. Raise prep.val_ratio.")
-    scores = Scores(states.folder / "validation.jsonl", validation, encoder)
+    scores = Scores(states.folder / "validation.jsonl", _validation(val_file, options), watch)
 
-    def validate(step: int) -> None:
-        scores.of(step, 1.0)
+    def validate(step: int) -> bool:
+        adapted.eval()
+        scores.of(step, 1.0, TorchEncoder(contract, folder, device=device, model=adapted).encode)
+        best = scores.tuned()
+        states.protected = {row["step"] for row in best[: options["save_total_limit"]]}
+        return bool(best) and scores.stalled(options["early_stop_patience"])
 
     trainer.run(examples, validate)
-    chosen = choose(scores, trainer, base, Path(cache, "vectors"))
-    describe(contract, scores.rows, chosen)
-    return _publish(Path(output), trainer, base, folder, chosen, scores, facts)
+    if not world.first:
+        return {}
+    encoder = TorchEncoder(contract, folder, device=device, model=load_model(folder, contract, attention))
+    general = (
+        Validation.of_test_set(read_beir(options["general_set"]), options["seed"]) if options["general_set"] else None
+    )
+    selection = Selection(encoder, base_weights, scores, states, options, vectors, general)
+    chosen = {"step": trainer.step, "share": 1.0, METRIC: None} if scores.validation is None else selection.choose()
+    selection.load(chosen["step"], chosen["share"])
+    result = _publish(Path(output), trainer, folder, selection, chosen, facts)
+    watch.close()
+    return result
 
 
-class Scores:
-    """Validation scores by step and share of the tuning, kept in a file so that a resumed run need not repeat them."""
-
-    def __init__(self, path: Path, validation: Validation | None, encoder: TorchEncoder) -> None:
-        self.path, self.validation, self.encoder = path, validation, encoder
-        self.rows: list[dict[str, Any]] = []
-        if path.is_file():
-            self.rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-    def of(self, step: int, share: float, encode: Any = None) -> None:
-        """Score the encoder's present weights (or ``encode``) as those of a step and share, once."""
-        if self.validation is None or any(row["step"] == step and row["share"] == share for row in self.rows):
-            return
-        self.encoder.model.eval()
-        score = self.validation.score(encode or self.encoder.encode)
-        self.rows.append({"step": step, "share": share, "ndcg@10": round(score, 5)})
-        log.info("step %d, share %.2f: validation nDCG@10 %.4f", step, share, score)
-        with atomic_path(self.path) as temporary:
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+def _digests(train_file: str | Path, val_file: str | Path, general_set: str | None) -> list[str]:
+    files = [Path(train_file), Path(val_file), Path(train_file).parent / "corpus" / "train.parquet"]
+    if general_set:
+        files += [Path(general_set, name) for name in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")]
+    return [sha256_file(path) for path in files if path.is_file()]
 
 
-def choose(scores: Scores, trainer: Trainer, base: Weights, vectors: Path) -> dict[str, Any]:
-    """The step and share to keep: the last weights, or the best on validation (of equals, the nearer to the base)."""
-    last = {"step": trainer.step, "share": 1.0, "ndcg@10": None}
-    if scores.validation is None:
-        return last
-    contract = trainer.contract
+def _validation(val_file: str | Path, options: dict[str, Any]) -> Validation | None:
+    if options["select"] != "validation":
+        return None
+    validation = Validation.build(read_training_data(val_file), options["seed"])
+    if validation is None:
+        log.warning("no validation question is left: the last weights are taken unseen. Raise prep.val_ratio.")
+    return validation
 
-    def stored(texts: list[str], side: Any) -> np.ndarray:
-        store = VectorStore(vectors, contract, side)
-        return scores.encoder.encode(texts, side) if store.missing(texts) else store.gather(texts)
 
-    if all(row["share"] for row in scores.rows):
-        trainer.model.load_state_dict(base)
-        scores.of(0, 0.0, stored)
-    best = max((row for row in scores.rows if row["share"] == 1), key=lambda row: (row["ndcg@10"], -row["step"]))
-    tuned = load_file(trainer.states.weights_file(f"step_{best['step']:08d}"))
-    for share in SHARES:
-        trainer.model.load_state_dict(interpolate(base, tuned, share))
-        scores.of(best["step"], share)
-    return max(scores.rows, key=lambda row: (row["ndcg@10"], -row["share"]))
+def _set_dropout(model: torch.nn.Module, share: float | None) -> None:
+    """Give every dropout of the model this share; attention keeps its own in an attribute of its module."""
+    if share is None:
+        return
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = share
+        for name in ("dropout_prob", "attention_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, share)
 
 
 def _publish(
-    output: Path,
-    trainer: Trainer,
-    base: Weights,
-    base_folder: Path,
-    chosen: dict[str, Any],
-    scores: Scores,
-    facts: dict[str, Any],
+    output: Path, trainer: Trainer, base_folder: Path, selection: Selection, chosen: Row, facts: dict[str, Any]
 ) -> dict[str, Any]:
-    states, plan = trainer.states, trainer.plan
-    weights = base
-    if chosen["share"]:
-        tuned = load_file(states.weights_file(f"step_{chosen['step']:08d}"))
-        weights = interpolate(base, tuned, chosen["share"]) if chosen["share"] < 1 else tuned
-    trainer.model.load_state_dict(weights)
-    losses = [row["loss"] for row in trainer.rows]
+    states, plan, options, scores = trainer.states, trainer.plan, selection.options, selection.scores
+    losses = {row["step"]: row["loss"] for row in trainer.rows}
     summary = {
         "examples": facts["examples"],
         "plan": dataclasses.asdict(plan),
-        "first_loss": losses[0],
-        "last_loss": losses[-1],
+        "steps": trainer.step,
+        "stopped_early": trainer.step < plan.total_steps,
+        "first_loss": trainer.rows[0]["loss"],
+        "last_loss": trainer.rows[-1]["loss"],
         "chosen": chosen,
         "base_won": chosen["share"] == 0,
         "validation": scores.rows,
         "validation_questions": len(scores.validation.questions) if scores.validation else 0,
+        "general": selection.general_scores,
         "options": facts["options"],
     }
-    epoch = max(0, chosen["step"] - 1) // plan.steps_per_epoch
-    name = f"epoch_{epoch}_step_{chosen['step']}"
     consolidated = states.folder / "consolidated"
-    tuned_contract = consolidate(
-        trainer.model, base_folder, trainer.contract, consolidated, model_card(trainer.contract, summary, facts)
-    )
-    state = max(states.folder.glob("state_*.pt"), default=None)
+    card = model_card(trainer.contract, summary, facts)
+    tuned = consolidate(selection.encoder.model, base_folder, trainer.contract, consolidated, card)
     checkpoints = output / "checkpoints"
-    losses_of_step = {"train_loss": trainer.rows[chosen["step"] - 1]["loss"] if chosen["step"] else losses[0]}
-    folder = publish(
-        checkpoints, name, consolidated=consolidated, state=state, config=facts["options"], losses=losses_of_step
-    )
-    point_latest(checkpoints, folder)
-    states.keep_weights({chosen["step"], trainer.step})
-    return {**summary, "checkpoint": name, "weights_sha256": tuned_contract.weights_sha256}
+    remove_checkpoints(checkpoints)
+    best = [row["step"] for row in scores.tuned()[: options["save_total_limit"]]]
+    values = {row["step"]: row[METRIC] for row in scores.tuned()}
+    for step in dict.fromkeys([*best, chosen["step"]]):
+        is_chosen = step == chosen["step"]
+        said = {"train_loss": losses.get(step, trainer.rows[0]["loss"])}
+        folder = publish(
+            checkpoints,
+            f"epoch_{max(0, step - 1) // plan.steps_per_epoch}_step_{step}",
+            weights=states.weights_file(step),
+            consolidated=consolidated if is_chosen else None,
+            state=states.state_file(step),
+            config=facts["options"],
+            losses={**said, f"val_{METRIC}": values[step]} if step in values else said,
+        )
+        if is_chosen:
+            point_latest(checkpoints, folder)
+            summary["checkpoint"] = folder.name
+    draw(output / "training.svg", trainer.rows, scores.rows)
+    trainer.watch.validated(scores.rows)
+    states.keep({*best, chosen["step"], trainer.step} - {0})
+    return {**summary, "weights_sha256": tuned.weights_sha256}
+
+
+def run(arguments: dict[str, Any], processes: int) -> dict[str, Any]:
+    """:func:`finetune` in this process, or in several on this node's GPUs."""
+    if processes > 1:
+        return start_processes(arguments, processes, Path(arguments["cache"], "finetune"))
+    return finetune(**arguments)
 
 
 if __name__ == "__main__":
     with job(snakemake):  # noqa: F821
-        result = finetune(
-            snakemake.input.train,  # noqa: F821
-            snakemake.input.val,  # noqa: F821
-            snakemake.input.contract,  # noqa: F821
-            snakemake.params.output,  # noqa: F821
-            cache=f"{snakemake.config['output_dir']}/cache",  # noqa: F821
-            options=snakemake.params.options,  # noqa: F821
-            device=snakemake.config["vectors"]["device"],  # noqa: F821
-            attention=snakemake.config["model"]["attn_implementation"],  # noqa: F821
-            code=snakemake.params.code,  # noqa: F821
+        options = {**snakemake.config["finetune"], **snakemake.params.options}  # noqa: F821
+        result = run(
+            {
+                "train_file": snakemake.input.train,  # noqa: F821
+                "val_file": snakemake.input.val,  # noqa: F821
+                "contract_file": snakemake.input.contract,  # noqa: F821
+                "output": snakemake.params.output,  # noqa: F821
+                "cache": f"{snakemake.config['output_dir']}/cache",  # noqa: F821
+                "options": options,
+                "device": snakemake.config["vectors"]["device"],  # noqa: F821
+                "attention": snakemake.config["model"]["attn_implementation"],  # noqa: F821
+                "code": snakemake.params.code,  # noqa: F821
+            },
+            int(snakemake.resources.get("gpu", 0)),  # noqa: F821
         )
         write_json(snakemake.output.report, result)  # noqa: F821

@@ -107,4 +107,4 @@ def make_optimizer(model: torch.nn.Module, options: dict[str, Any], device: str)
         return FlashAdamW(
             groups, lr=rate, betas=(0.9, 0.999), eps=1e-8, master_weight_bits=options["flash_adamw_master_weight_bits"]
         )
-    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.999), eps=1e-8, fused=device == "cuda")
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.999), eps=1e-8, fused=True)

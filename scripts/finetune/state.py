@@ -15,6 +15,7 @@ import torch
 from scripts.common.files import write_json
 from scripts.common.job import log
 
+# The newest, and the one before in case the newest cannot be read
 KEPT = 2
 
 
@@ -25,18 +26,22 @@ class StateFolder:
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
         self.folder = Path(root) / key
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.protected: set[int] = set()
         write_json(self.folder / "run.json", facts)
 
     def save(self, step: int, values: dict[str, Any]) -> None:
-        """Save the state after ``step``; older ones but the last are deleted."""
-        target = self.folder / f"state_{step:08d}.pt"
+        """Save the state after ``step``; older ones are deleted, but for the last and those of ``protected`` steps."""
+        target = self.state_file(step)
         temporary = target.with_suffix(f".{os.getpid()}.tmp")
         torch.save(values, temporary)
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(target)
         for old in sorted(self.folder.glob("state_*.pt"))[:-KEPT]:
-            old.unlink()
+            if old not in {self.state_file(number) for number in self.protected}:
+                old.unlink()
+        for torn in self.folder.glob("state_*.tmp"):
+            torn.unlink()
 
     def load(self) -> dict[str, Any] | None:
         """The newest state that can be read, or ``None``."""
@@ -50,13 +55,21 @@ class StateFolder:
             return state
         return None
 
-    def weights_file(self, name: str) -> Path:
-        """Where the weights of a finished epoch or validated step are kept."""
-        return self.folder / "weights" / f"{name}.safetensors"
+    def state_file(self, step: int) -> Path:
+        """Where the state of a step is, while it is kept."""
+        return self.folder / f"state_{step:08d}.pt"
 
-    def keep_weights(self, steps: set[int]) -> None:
-        """Delete the weights of all but these steps, once the run is finished."""
-        wanted = {self.weights_file(f"step_{step:08d}") for step in steps}
+    def weights_file(self, step: int) -> Path:
+        """Where the weights of a validated step are."""
+        return self.folder / "weights" / f"step_{step:08d}.safetensors"
+
+    def keep(self, steps: set[int]) -> None:
+        """Keep the weights and states of these steps alone, and the newest state, once the run is finished."""
+        weights = {self.weights_file(step) for step in steps}
         for path in (self.folder / "weights").glob("step_*.safetensors"):
-            if path not in wanted:
+            if path not in weights:
+                path.unlink()
+        states = {self.state_file(step) for step in steps}
+        for path in sorted(self.folder.glob("state_*.pt"))[:-1]:
+            if path not in states:
                 path.unlink()

@@ -1,19 +1,12 @@
-"""Selection by retrieval: nDCG@10 of the validation questions, and how much of the tuning to keep.
-
-Weights between base and tuned (``base + a * (tuned - base)``) often keep the gain and lose less elsewhere (Wortsman et
-al. 2022, "Robust fine-tuning of zero-shot models", CVPR; Xiao et al. 2023, "LM-Cocktail", arXiv:2311.13534).
-"""
+"""Retrieval checks: nDCG@10 of the validation questions, and of a general test set that must not be forgotten."""
 
 import dataclasses
 import random
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
-import torch
 
-from scripts.common.contract import Contract
-from scripts.common.job import log
+from scripts.common.beir import TestSet
 from scripts.common.metrics import evaluate_run
 from scripts.common.passages import searchable
 from scripts.common.search import as_run, top_k
@@ -23,16 +16,19 @@ K = 10
 # Passages that validation searches: enough to tell models apart, few enough to encode at every interval
 POOL = 1000
 QUERIES = 300
-Weights = dict[str, torch.Tensor]
 EncodeTexts = Callable[[Sequence[str], str], np.ndarray]
 
 
 @dataclasses.dataclass
 class Validation:
-    """Questions of validation documents and the passages they are searched in.
+    """Questions with judgements and the passages they are searched in, the same for every model.
 
-    The pool is all passages of the validation documents and a seeded sample of the others, the same for every model:
-    picking neighbours by one model would favour the other.
+    Attributes:
+        questions: Texts, in the order of ``qrels``.
+        qrels: Judged scores by question and passage.
+        names: Ids of the pool's passages.
+        texts: Their texts.
+        hidden: By question, passages that are taken out of its result.
     """
 
     questions: list[str]
@@ -43,7 +39,11 @@ class Validation:
 
     @classmethod
     def build(cls, data: TrainingData, seed: int) -> "Validation | None":
-        """The validation set of ``val.json``'s data, or ``None`` when it is empty."""
+        """The validation set of ``val.json``'s data, or ``None`` when it is empty.
+
+        The pool is all passages of the validation documents and a seeded sample of the others: picking neighbours by
+        one model would favour the other.
+        """
         if not data.examples:
             return None
         chooser = random.Random(seed)
@@ -65,6 +65,22 @@ class Validation:
             hidden={query: _hidden(example, cut, data) for query, example in ids.items()},
         )
 
+    @classmethod
+    def of_test_set(cls, test_set: TestSet, seed: int) -> "Validation":
+        """A seeded sample of a test set's queries, and the passages judged for them among a sample of the others."""
+        chooser = random.Random(seed)
+        queries = chooser.sample(sorted(test_set.queries), min(QUERIES, len(test_set.queries)))
+        judged = dict.fromkeys(name for query in queries for name in test_set.qrels[query])
+        rest = sorted(set(test_set.corpus) - set(judged))
+        names = [*judged, *chooser.sample(rest, min(len(rest), max(0, POOL - len(judged))))]
+        return cls(
+            questions=[test_set.queries[query] for query in queries],
+            qrels={query: test_set.qrels[query] for query in queries},
+            names=names,
+            texts=[test_set.corpus[name] for name in names],
+            hidden={query: set() for query in queries},
+        )
+
     def score(self, encode: EncodeTexts) -> float:
         """Mean nDCG@10 of an encoder."""
         queries, passages = encode(self.questions, "query"), encode(self.texts, "passage")
@@ -82,24 +98,3 @@ def _hidden(example: Example, cut: set[str], data: TrainingData) -> set[str]:
     """Passages a question must not find: other versions of its own, and passages made for other questions."""
     made = {name for name in cut if data.passages[name].training_only}
     return (made | set(example.answers)) - {example.positive}
-
-
-def interpolate(base: Weights, tuned: Weights, share: float) -> Weights:
-    """``base + share * (tuned - base)`` for floating-point weights."""
-    return {
-        name: torch.lerp(base[name].float(), value.float(), share).to(value.dtype)
-        if value.is_floating_point()
-        else value
-        for name, value in tuned.items()
-    }
-
-
-def describe(contract: Contract, scores: Sequence[dict[str, Any]], chosen: dict[str, Any]) -> None:
-    """Say what was tried and what was chosen."""
-    for row in scores:
-        mark = "<- chosen" if row is chosen else ""
-        log.info("validation nDCG@%d %.4f  step %d, share %.2f %s", K, row["ndcg@10"], row["step"], row["share"], mark)
-    if chosen["share"] == 0:
-        log.warning(
-            "no checkpoint beats the base model on validation: LATEST holds the base's weights (%s)", contract.model
-        )

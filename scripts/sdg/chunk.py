@@ -117,7 +117,9 @@ def make_record(group: Sequence[Document], options: dict[str, Any], fits: Callab
     count_words = word_counter(text)
     chunks: list[dict[str, Any]] = []
     for number, (document, start) in enumerate(zip(group, starts, strict=True), start=1):
-        spans = chunk_spans(document.text, sentences_per_chunk=options["sentences_per_chunk"], fits=fits)
+        spans = chunk_spans(
+            document.text, sentences_per_chunk=options["sentences_per_chunk"], fits=fits, name=document.name
+        )
         place = {"doc_id": number, "doc_path": document.name} if several else {}
         for index, sentences in enumerate(spans):
             first, last = start + sentences[0][0], start + sentences[-1][1]

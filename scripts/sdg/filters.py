@@ -23,28 +23,29 @@ _STOP = frozenset(
 )
 
 
-def fault(question: str, passage: str) -> str | None:
+def fault(question: str, passage: str, *, keywords: bool = False) -> str | None:
     """Why a question is not worth keeping, or ``None``.
 
     Args:
         question: One line.
         passage: The text it was asked about.
+        keywords: It is no sentence but what is typed into a search box: it may be short, and words of the passage.
     """
     words = content_words(question)
-    if len(question) < 15 or len(question.split()) < 4:
+    if not keywords and (len(question) < 15 or len(question.split()) < 4):
         return "too short"
     if _PROMPT.search(question):
         return "speaks of the prompt"
     if _CUT.search(question):
         return "cut off"
-    if len(set(words)) < 2:
+    if len(set(words)) < (1 if keywords else 2):
         return "names no subject"
     if len(words) > 4 and len(set(words)) <= len(words) / 2:
         return "repeats itself"
     known = set(content_words(passage))
     if not any(_stem(word) in {_stem(other) for other in known} for word in words):
         return "shares no word with its passage"
-    if _squash(question.rstrip("?")) in _squash(passage):
+    if not keywords and _squash(question.rstrip("?")) in _squash(passage):
         return "copied"
     return None
 

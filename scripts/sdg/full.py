@@ -4,12 +4,13 @@ Nothing that a model replies ends the run: what can be used is used, the rest is
 does not fit the model is halved until its parts do, with the questions spread over the parts.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
-from scripts.common.llm import ChatModel, Messages, RequestTooLongError
+from scripts.common.llm import ChatModel, RequestTooLongError
+from scripts.sdg.asking import ask
 from scripts.sdg.generated import ARTIFACT_TYPES, Generated
-from scripts.sdg.prompts import artifact_messages, corrected, judge_messages, question_messages
+from scripts.sdg.prompts import artifact_messages, judge_messages, question_messages
 from scripts.sdg.protocol import (
     ARTIFACT_SCHEMA,
     JUDGE_SCHEMA,
@@ -25,7 +26,6 @@ THINKING, ARTIFACT, PAIR, VERDICT = 2000, 120, 400, 350
 
 Models = dict[str, ChatModel]
 Options = dict[str, Any]
-Value = TypeVar("Value")
 
 
 def generate(record: dict[str, Any], models: Models, options: Options) -> Generated:
@@ -58,10 +58,15 @@ def _generate_part(
     place = f"segments {chunks[0]['chunk_id']} to {chunks[-1]['chunk_id']}"
     try:
         artifacts = _ask_artifacts(chunks, text, models["artifact_extraction"], options, result)
+        if artifacts is None and not result.failures[-1]["replies"]:
+            # no reply at all: questions asked now, without artifacts, would be asked for again after the next run
+            return
+        artifacts = artifacts or {}
         pairs = _ask_pairs(sections, artifacts, wanted, models["qa_generation"], options, result)
     except RequestTooLongError as error:
         if len(chunks) == 1:
             result.problems.append(f"{place}: too long for the model, no questions ({error})")
+            result.failures.append({"call": "questions", "problems": [str(error)], "replies": []})
             return
         result.problems.append(f"{place}: too long for the model, asked in two halves")
         for half, share in zip(_halves(sections), ((wanted + 1) // 2, wanted // 2), strict=True):
@@ -85,18 +90,18 @@ def _halves(sections: list[list[Chunk]]) -> tuple[list[list[Chunk]], list[list[C
 
 def _ask_artifacts(
     chunks: Sequence[Chunk], text: str, model: ChatModel, options: Options, result: Generated
-) -> dict[str, list[dict[str, str]]]:
+) -> dict[str, list[dict[str, str]]] | None:
     limit = options["max_artifacts_per_type"]
-    artifacts, wrong = _ask_twice(
+    return ask(
         model,
         artifact_messages(text, documents=documents_of(chunks), options=options),
+        call="artifacts",
+        result=result,
         max_tokens=THINKING + ARTIFACT * limit * len(ARTIFACT_TYPES),
         schema=ARTIFACT_SCHEMA,
         read=lambda content: read_artifacts(content, limit),
         usable=lambda found: found is not None,
     )
-    result.problems += [f"artifacts: {text}" for text in wrong]
-    return artifacts or {}
 
 
 def _ask_pairs(
@@ -109,7 +114,7 @@ def _ask_pairs(
 ) -> list[dict[str, Any]]:
     chunks = [chunk for section in sections for chunk in section]
     known = {chunk["chunk_id"] for chunk in chunks}
-    pairs, wrong = _ask_twice(
+    pairs = ask(
         model,
         question_messages(
             render(sections),
@@ -119,12 +124,13 @@ def _ask_pairs(
             documents=documents_of(chunks),
             options=options,
         ),
+        call="questions",
+        result=result,
         max_tokens=THINKING + PAIR * wanted,
         schema=PAIR_SCHEMA,
         read=lambda content: read_pairs(content, known, options),
         usable=bool,
     )
-    result.problems += [f"questions: {text}" for text in wrong]
     if len(pairs) < wanted:
         result.problems.append(f"questions: {len(pairs)} of the {wanted} asked for")
     return pairs[:wanted]
@@ -165,38 +171,13 @@ def _judge_by_cited(
 def _ask_verdicts(
     sections: list[str], pairs: list[dict[str, Any]], model: ChatModel, result: Generated
 ) -> list[dict[str, Any] | None]:
-    verdicts, wrong = _ask_twice(
+    return ask(
         model,
         judge_messages(sections, pairs),
+        call="judge",
+        result=result,
         max_tokens=THINKING + VERDICT * len(pairs),
         schema=JUDGE_SCHEMA,
         read=lambda content: read_evaluations(content, len(pairs)),
         usable=any,
     )
-    result.problems += [f"judge: {text}" for text in wrong]
-    return verdicts
-
-
-def _ask_twice(
-    model: ChatModel,
-    messages: Messages,
-    *,
-    max_tokens: int,
-    schema: dict[str, Any],
-    read: Callable[[str], tuple[Value, list[str]]],
-    usable: Callable[[Value], bool],
-) -> tuple[Value, list[str]]:
-    """What a reply says, and what is wrong with it; a reply that says nothing usable is asked for once more."""
-    value, wrong = _read(model.ask(messages, max_tokens=max_tokens, schema=schema), read)
-    if usable(value):
-        return value, wrong
-    again = model.ask(corrected(messages, wrong), max_tokens=max_tokens, schema=schema, seed=1)
-    value, still = _read(again, read)
-    return value, still if usable(value) else [f"asked twice in vain: {text}" for text in still]
-
-
-def _read(reply: dict[str, Any], read: Callable[[str], tuple[Value, list[str]]]) -> tuple[Value, list[str]]:
-    value, wrong = read(reply["content"])
-    if reply["finish_reason"] == "length":
-        wrong = [*wrong, "the reply was cut off by the length limit"]
-    return value, wrong

@@ -2,20 +2,23 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 from scripts.common.errors import UserError
-from scripts.common.files import read_jsonl, write_jsonl
+from scripts.common.files import read_json, read_jsonl, write_jsonl
 from scripts.common.job import job, log
-from scripts.common.llm import LOCAL, ChatModel
+from scripts.common.llm import LOCAL, ChatModel, check_egress
+from scripts.common.llm_traffic import Budget
 from scripts.common.progress import progress
 from scripts.common.replies import ReplyStore
 from scripts.sdg import full, simple
 from scripts.sdg.generated import ARTIFACT_TYPES, Generated
 from scripts.sdg.llm_free import llm_free_pairs
+from scripts.sdg.llm_free_extra import extra_pairs
+from scripts.sdg.plan import questions
 from scripts.sdg.sampling import sampled, shard_of
 
 STYLES: dict[str, Callable[[dict[str, Any], dict[str, ChatModel], dict[str, Any]], Generated]] = {
@@ -34,6 +37,8 @@ def generate(
     options: dict[str, Any],
     models: dict[str, ChatModel],
     parallel: int,
+    ledger: str | Path,
+    max_failed_share: float,
 ) -> None:
     """Write the shard's records with their pairs.
 
@@ -44,10 +49,14 @@ def generate(
         shards: How many there are.
         options: Options of the ``sdg`` section that decide what is asked.
         models: Chat models by role.
-        parallel: Records under way at once.
+        parallel: Requests under way at once.
+        ledger: JSON Lines with the calls that came to nothing, and raw replies. Also written where this ends with an
+            error.
+        max_failed_share: Share of documents that may be left without any question.
 
     Raises:
-        UserError: An endpoint is dead or refuses; replies so far are kept.
+        UserError: An endpoint is dead or refuses, the budget is used up, or too many documents got no question. Replies
+            so far are kept; another run asks for the rest alone.
     """
     records = [record for _, record in read_jsonl(records_file, "records file")]
     asked = sampled(records, options)
@@ -56,30 +65,94 @@ def generate(
         mine = [record for record in mine if record["source_id"] in asked]
     work = [record for record in mine if record["source_id"] in asked]
     results = {record["source_id"]: Generated([]) for record in mine}
-    bar = progress(len(work), f"generate {shard + 1}/{shards}", "doc")
-    with ThreadPoolExecutor(parallel) as pool:
+    try:
+        results.update(generated(work, models, options, parallel, f"generate {shard + 1}/{shards}"))
+    finally:
+        write_jsonl(
+            ledger,
+            ({"source_id": name, **failure} for name, result in results.items() for failure in result.failures),
+        )
+        log_usage(models, work, results)
+    check_failures(results, len(work), max_failed_share, ledger)
+    for record in mine:
+        add_result(record, results[record["source_id"]], free_pairs(record, options))
+        record["generation"]["asked"] = questions([record], options) if record["source_id"] in asked else 0
+    write_jsonl(target, mine)
+
+
+def generated(
+    work: Sequence[dict[str, Any]],
+    models: dict[str, ChatModel],
+    options: dict[str, Any],
+    parallel: int,
+    what: str,
+) -> Iterator[tuple[str, Generated]]:
+    """Source id and result of each record, as they are done."""
+    bar = progress(len(work), what, "doc")
+    # More records than requests: while some wait for another try or read a reply, others use the slots
+    with ThreadPoolExecutor(2 * parallel) as pool:
         waiting = {pool.submit(STYLES[options["style"]], record, models, options): record for record in work}
         try:
             for done in as_completed(waiting):
-                results[waiting[done]["source_id"]] = done.result()
+                yield waiting[done]["source_id"], done.result()
+                bar.set_postfix_str(spending(models), refresh=False)
                 bar.update()
         except BaseException:
             # requests under way end and their replies are kept; those that wait are not sent
+            for model in models.values():
+                model.stop()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
         finally:
             bar.close()
-    for record in mine:
-        add_result(record, results[record["source_id"]], llm_free_pairs(record, options["llm_free_pairs"]))
-    write_jsonl(target, mine)
-    log_usage(models, work, results)
+
+
+def spending(models: dict[str, ChatModel]) -> str:
+    """Tokens and money of this process so far, for the progress bar."""
+    unique = list({id(model): model for model in models.values()}.values())
+    tokens = sum(model.usage["prompt_tokens"] + model.usage["completion_tokens"] for model in unique)
+    cost = sum(model.cost() for model in unique)
+    return f"{tokens:,} tokens" + (f", cost {cost:.2f}" if cost else "")
+
+
+def check_failures(results: dict[str, Generated], asked: int, share: float, ledger: str | Path) -> None:
+    """Say which documents lack something; :class:`UserError` when too many have no question at all."""
+    failed = [name for name, result in results.items() if result.failures]
+    empty = [name for name in failed if not results[name].pairs]
+    if failed:
+        log.warning(
+            "calls about %d of %d documents came to nothing (%s%s): what was replied is in %s. `snakemake -R generate` "
+            "asks for these alone.",
+            *(len(failed), asked, ", ".join(failed[:5]), ", …" if len(failed) > 5 else "", ledger),
+        )
+    if len(empty) > share * asked:
+        raise UserError(
+            f"{len(empty)} of {asked} documents got no question ({', '.join(empty[:5])}), more than "
+            f"sdg.max_failed_share ({share:g}) allows; see {ledger}. All other replies are kept: run again to ask for "
+            "these alone, or raise that option."
+        )
+
+
+def free_pairs(record: dict[str, Any], options: dict[str, Any]) -> list[dict[str, Any]]:
+    """Pairs that need no LLM, for training alone unless the options say otherwise."""
+    training_only = not options["llm_free_test_queries"]
+    pairs = llm_free_pairs(record, options["llm_free_pairs"])
+    if not training_only:
+        # a test query is about a passage of the corpus
+        pairs = [{k: v for k, v in pair.items() if k not in {"training_only", "passage"}} for pair in pairs]
+    pairs += extra_pairs(record, options["llm_free_extra_pairs"], training_only=training_only)
+    return [{**pair, "llm_free": True} for pair in pairs]
 
 
 def add_result(record: dict[str, Any], result: Generated, free: list[dict[str, Any]]) -> None:
     """Put what was generated into a record, in the recipe's fields."""
     record["document_artifacts"] = {name: result.artifacts.get(name, []) for name in ARTIFACT_TYPES}
     record["qa_generation"] = {"pairs": [*result.pairs, *free]}
-    record["generation"] = {"problems": result.problems, "judged": result.evaluations}
+    record["generation"] = {
+        "problems": result.problems,
+        "judged": result.evaluations,
+        "failures": result.failures,
+    }
 
 
 def log_usage(models: dict[str, ChatModel], work: Sequence[Any], results: dict[str, Generated]) -> None:
@@ -108,8 +181,19 @@ def wait_for_address(path: str | Path, timeout: float = 120) -> str:
     raise UserError(f"the local generator did not start within {timeout:.0f} s; its log is logs/llm_server.log.")
 
 
-def open_models(config: dict[str, Any], store: ReplyStore, local_address: str | Path | None) -> dict[str, ChatModel]:
+def check_all_egress(config: dict[str, Any], plan: dict[str, Any]) -> None:
+    """Refuse, before anything is sent, what ``allow_egress`` does not name; the message has the host and the bytes."""
+    for provider, size in plan["prompt_bytes_by_provider"].items():
+        if provider in config["llm"]["providers"]:
+            check_egress(config["llm"]["providers"][provider]["base_url"], config["allow_egress"], size)
+
+
+def open_models(
+    config: dict[str, Any], store: ReplyStore, local_address: str | Path | None, parallel: int = PARALLEL
+) -> dict[str, ChatModel]:
     """Chat models by role, as configured; roles with the same provider and model share one."""
+    llm = config["llm"]
+    budget = Budget(store, max_cost=llm["max_cost"], max_tokens=llm["max_tokens"], prices=llm["prices"])
     roles = ["qa_generation"]
     if config["sdg"]["style"] == "full":
         roles += ["artifact_extraction", "quality_judge"]
@@ -132,6 +216,8 @@ def open_models(config: dict[str, Any], store: ReplyStore, local_address: str | 
                 sampling={name: config["llm"][name] for name in ("temperature", "top_p")},
                 timeout=config["llm"]["timeout"],
                 max_retries=config["llm"]["max_retries"],
+                parallel=parallel,
+                budget=budget,
             )
         models[role] = opened[provider, model]
     return models
@@ -139,16 +225,23 @@ def open_models(config: dict[str, Any], store: ReplyStore, local_address: str | 
 
 if __name__ == "__main__":
     with job(snakemake):  # noqa: F821
+        in_flight = snakemake.config["sdg"]["max_parallel_requests_for_gen"] or PARALLEL  # noqa: F821
+        cache = f"{snakemake.config['output_dir']}/cache"  # noqa: F821
+        number, count = int(snakemake.wildcards.shard), snakemake.params.shards  # noqa: F821
+        check_all_egress(snakemake.config, read_json(snakemake.input.plan))  # noqa: F821
         generate(
             snakemake.input.records,  # noqa: F821
             snakemake.output[0],  # noqa: F821
-            shard=int(snakemake.wildcards.shard),  # noqa: F821
-            shards=snakemake.params.shards,  # noqa: F821
+            shard=number,
+            shards=count,
             options=snakemake.params.options,  # noqa: F821
             models=open_models(
                 snakemake.config,  # noqa: F821
-                ReplyStore(f"{snakemake.config['output_dir']}/cache/replies"),  # noqa: F821
+                ReplyStore(f"{cache}/replies"),
                 snakemake.input.get("server"),  # noqa: F821
+                in_flight,
             ),
-            parallel=snakemake.config["sdg"]["max_parallel_requests_for_gen"] or PARALLEL,  # noqa: F821
+            parallel=in_flight,
+            ledger=f"{cache}/failures/shard_{number}_of_{count}.jsonl",
+            max_failed_share=snakemake.config["sdg"]["max_failed_share"],  # noqa: F821
         )

@@ -25,12 +25,14 @@ class Generated:
             where there is no verdict at all.
         artifacts: Lists by artifact type; empty where none were asked for.
         problems: What went wrong, for the report; the record stays in the corpus all the same.
+        failures: Calls that came to nothing (``call``, ``problems``, and ``replies`` as they came), for the ledger.
     """
 
     pairs: list[dict[str, Any]]
     evaluations: list[dict[str, Any] | None] | None = None
     artifacts: dict[str, list[dict[str, str]]] = dataclasses.field(default_factory=dict)
     problems: list[str] = dataclasses.field(default_factory=list)
+    failures: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
 def make_pair(

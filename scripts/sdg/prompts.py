@@ -189,19 +189,6 @@ def judge_messages(sections: Sequence[str], pairs: Sequence[Mapping[str, Any]]) 
     )
 
 
-def corrected(messages: Messages, wrong: Sequence[str]) -> Messages:
-    """The same request with what was wrong with the first reply.
-
-    It goes into the last message, not into one of its own: some chat templates refuse two user messages in a row.
-    """
-    faults = "\n".join(f"- {text}" for text in wrong[:10])
-    last = messages[-1]
-    return [
-        *messages[:-1],
-        {**last, "content": f"{last['content']}\n\nAn earlier reply to this could not be used:\n{faults}\nAvoid that."},
-    ]
-
-
 def type_counts(
     sections: Sequence[str], wanted: int, segments: int, options: Mapping[str, Any]
 ) -> tuple[dict[str, int], dict[str, int]]:

@@ -6,7 +6,6 @@ Consistency", ACL; with a retriever as in Dai et al. 2023, "Promptagator", ICLR)
 also the quality score, so that ``prep.quality_threshold`` means the same with and without a judge.
 """
 
-import collections
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,11 +20,14 @@ from scripts.common.job import job, log
 from scripts.common.llm import LOCAL, EmbeddingModel
 from scripts.common.replies import ReplyStore
 from scripts.common.vector_store import VectorStore
+from scripts.sdg.checks import Coverage, Standing, marks, repeated_across, standing_of
 from scripts.sdg.filters import fault, normal_form
+from scripts.sdg.report import check_records, draw, summary, write_provenance
 
 # The score of a question at rank top_k; the recipe's default threshold, so that what passes the round trip is kept
 PASSING_SCORE = 7.0
 BLOCK = 512
+LOOKUPS = frozenset({"keyword", "short", "identifier"})
 
 # A question's vector of unit length; none where it does not fit the embedding model
 VectorOf = Callable[[str], np.ndarray | None]
@@ -36,6 +38,8 @@ def sdg(
     target: str | Path,
     manifest_file: str | Path,
     report_file: str | Path,
+    failures_file: str | Path,
+    figure_file: str | Path,
     *,
     corpus_id: str,
     contract: Contract,
@@ -49,44 +53,66 @@ def sdg(
         shard_files: Outputs of rule ``generate``.
         target: ``sdg.jsonl``, the recipe's records.
         manifest_file: ``generation_result.json``, written last.
-        report_file: Counts by reason.
+        report_file: What was asked, generated, deduplicated, judged and kept, and why the others were dropped.
+        failures_file: The ledger, JSON Lines: calls that came to nothing, with raw replies.
+        figure_file: The same counts as a figure (SVG).
         corpus_id: Name of the data set in the manifest.
         contract: The base model's.
         store: Folder of the vector store, which holds all chunks and questions.
-        options: ``round_trip_top_k`` and ``similarity_threshold`` are read.
+        options: ``round_trip_top_k``, ``similarity_threshold`` and what else decides which questions are kept.
         embedder: Finds near duplicates among the questions; ``None`` takes the base model's vectors.
     """
     records = sorted((record for path in shard_files for _, record in read_jsonl(path, "shard")), key=_source)
-    ranks = rank_own_segments(records, contract, store)
+    standings = rank_own_segments(records, contract, store)
     vector_of = served_vectors(embedder, records) if embedder else stored_vectors(contract, store)
-    dropped: collections.Counter[str] = collections.Counter()
-    kept: collections.Counter[str] = collections.Counter()
+    coverage = Coverage(dict.fromkeys(chunk["text"] for record in records for chunk in record["chunks"]))
     seen: set[str] = set()
-    asked = 0
+    reasons = [
+        judge_pairs(record, standings[number], seen, vector_of, coverage, options)
+        for number, record in enumerate(records)
+    ]
+    if options["question_checks"] and options["similarity_threshold_across"] is not None:
+        drop_repeated(records, reasons, vector_of, options["similarity_threshold_across"])
+    failures = [
+        {"source_id": record["source_id"], **failure}
+        for record in records
+        for failure in record["generation"].pop("failures", [])
+    ]
+    report = summary(records, reasons, failures)
     for number, record in enumerate(records):
-        asked += len(record["qa_generation"]["pairs"])
-        reasons = judge_pairs(record, ranks[number], seen, vector_of, options)
-        keep_pairs(record, ranks[number], reasons, options["round_trip_top_k"])
-        dropped.update(reason for reason in reasons if reason)
-        kept.update(pair["query_type"] for pair in record["deduplicated_qa_pairs"])
+        keep_pairs(record, standings[number], reasons[number], options["round_trip_top_k"])
+    check_records(records)
     write_jsonl(target, records)
-    report = {
-        "documents": len(records),
-        "pairs": asked,
-        "kept": sum(kept.values()),
-        "kept_by_query_type": dict(sorted(kept.items())),
-        "dropped_by_reason": dict(dropped.most_common()),
-        "documents_with_problems": sum(bool(record["generation"]["problems"]) for record in records),
-    }
+    write_jsonl(failures_file, failures)
     write_json(report_file, report)
-    log.info("kept %d of %d pairs %s; dropped %s", report["kept"], asked, dict(kept), dict(dropped.most_common()))
+    draw(report, figure_file)
+    log.info(
+        "kept %d of %d pairs %s; dropped %s",
+        *(report["kept"], report["generated"], report["kept_by_query_type"], report["dropped_by_reason"]),
+    )
     path = Path(target).name if Path(target).parent == Path(manifest_file).parent else str(Path(target).resolve())
     manifest = {"schema_version": 1, "dataset_name": corpus_id, "output_path": path}
     write_json(manifest_file, manifest, sort_keys=True)
 
 
-def rank_own_segments(records: Sequence[dict[str, Any]], contract: Contract, store: str | Path) -> list[list[int]]:
-    """Rank of each pair's best own segment among all chunks of the corpus, from 1, by record and pair."""
+def drop_repeated(
+    records: Sequence[dict[str, Any]], reasons: list[list[str | None]], vector_of: VectorOf, threshold: float
+) -> None:
+    """Give questions that nearly repeat one of an earlier document their reason; training-only pairs are let be."""
+    places = [
+        (number, position, pair["question"])
+        for number, record in enumerate(records)
+        for position, pair in enumerate(record["qa_generation"]["pairs"])
+        if reasons[number][position] is None and not pair.get("training_only")
+    ]
+    repeated = repeated_across([(number, question) for number, _, question in places], vector_of, threshold)
+    for place in repeated:
+        number, position, _ = places[place]
+        reasons[number][position] = "near duplicate of another document's"
+
+
+def rank_own_segments(records: Sequence[dict[str, Any]], contract: Contract, store: str | Path) -> list[list[Standing]]:
+    """Standing of each pair's best own segment among all chunks of the corpus, by record and pair."""
     passages = list(dict.fromkeys(chunk["text"] for record in records for chunk in record["chunks"]))
     row_of = {text: row for row, text in enumerate(passages)}
     pairs = [
@@ -94,7 +120,7 @@ def rank_own_segments(records: Sequence[dict[str, Any]], contract: Contract, sto
         for number, record in enumerate(records)
         for pair in record["qa_generation"]["pairs"]
     ]
-    ranks: list[list[int]] = [[] for _ in records]
+    ranks: list[list[Standing]] = [[] for _ in records]
     if not pairs:
         return ranks
     corpus = VectorStore(store, contract, "passage").gather(passages)
@@ -102,7 +128,7 @@ def rank_own_segments(records: Sequence[dict[str, Any]], contract: Contract, sto
     for start in range(0, len(pairs), BLOCK):
         scores = queries[start : start + BLOCK] @ corpus.T
         for row, (number, _, own) in zip(scores, pairs[start : start + BLOCK], strict=True):
-            ranks[number].append(1 + int(np.count_nonzero(row > row[own].max())) if own else len(passages) + 1)
+            ranks[number].append(standing_of(row, own))
     return ranks
 
 
@@ -129,20 +155,27 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 
 
 def judge_pairs(
-    record: dict[str, Any], ranks: Sequence[int], seen: set[str], vector_of: VectorOf, options: dict[str, Any]
+    record: dict[str, Any],
+    standings: Sequence[Standing],
+    seen: set[str],
+    vector_of: VectorOf,
+    coverage: Coverage,
+    options: dict[str, Any],
 ) -> list[str | None]:
-    """Why each pair of a record is dropped (``None``: it is kept); ``seen`` collects the questions of all records."""
+    """Why each pair of a record is dropped (``None``: it is kept); ``seen`` collects the questions of all records.
+
+    Each pair gets its ``marks``.
+    """
     top_k = options["round_trip_top_k"]
     reasons: list[str | None] = []
     kept: list[np.ndarray] = []
-    for pair, rank in zip(record["qa_generation"]["pairs"], ranks, strict=True):
-        question, reason = pair["question"], None
+    for pair, standing in zip(record["qa_generation"]["pairs"], standings, strict=True):
+        question = pair["question"]
         vector = vector_of(question)
-        if not pair.get("training_only"):
-            reason = fault(question, " ".join(segment_texts(record, pair)))
+        reason = None if pair.get("llm_free") else _fault(record, pair, standing, coverage, options)
         if reason is None and normal_form(question) in seen:
             reason = "asked before"
-        if reason is None and top_k is not None and rank > top_k:
+        if reason is None and top_k is not None and standing.rank > top_k:
             reason = "round trip: own segment not found"
         if reason is None and vector is not None:
             if any(float(vector @ other) > options["similarity_threshold"] for other in kept):
@@ -155,18 +188,40 @@ def judge_pairs(
     return reasons
 
 
-def keep_pairs(record: dict[str, Any], ranks: Sequence[int], reasons: Sequence[str | None], top_k: int | None) -> None:
+def _fault(
+    record: dict[str, Any], pair: dict[str, Any], standing: Standing, coverage: Coverage, options: dict[str, Any]
+) -> str | None:
+    """Why a model's question is dropped whatever else was asked; the pair gets its marks."""
+    passage = " ".join(segment_texts(record, pair))
+    # the title often names what the segment only calls "it"
+    covered = coverage(pair["question"], f"{record.get('title', '')} {passage}")
+    pair["marks"] = marks(standing, covered)
+    if options["question_checks"]:
+        reason = fault(pair["question"], passage, keywords=pair["query_type"] in LOOKUPS)
+        if reason is not None:
+            return reason
+        if covered < options["min_coverage"]:
+            return "not answered by its segment"
+    unwanted = set(pair["marks"]) & set(options["drop_marked"])
+    return f"marked {min(unwanted)}" if unwanted else None
+
+
+def keep_pairs(
+    record: dict[str, Any], standings: Sequence[Standing], reasons: Sequence[str | None], top_k: int | None
+) -> None:
     """Give a record its surviving pairs with an evaluation each, and the list of those dropped."""
     verdicts = record["generation"].pop("judged")
     pairs, evaluations, dropped = [], [], []
-    for number, (pair, rank, reason) in enumerate(zip(record["qa_generation"]["pairs"], ranks, reasons, strict=True)):
+    for number, (pair, standing, reason) in enumerate(
+        zip(record["qa_generation"]["pairs"], standings, reasons, strict=True)
+    ):
         if reason is not None:
-            dropped.append({"question": pair["question"], "reason": reason, "rank": rank})
+            dropped.append({"question": pair["question"], "reason": reason, "rank": standing.rank})
             continue
         pairs.append(pair)
         # pairs made without a model come after the judged ones, and a judge may have left some out
         verdict = verdicts[number] if verdicts is not None and number < len(verdicts) else None
-        evaluations.append(verdict or evaluation(rank, top_k))
+        evaluations.append(verdict or evaluation(standing.rank, top_k))
     record["deduplicated_qa_pairs"] = pairs
     record["qa_evaluations"] = {"evaluations": evaluations}
     record["generation"]["dropped"] = dropped
@@ -219,11 +274,14 @@ def _source(record: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     with job(snakemake):  # noqa: F821
+        replies = ReplyStore(f"{snakemake.config['output_dir']}/cache/replies")  # noqa: F821
         sdg(
             snakemake.input.shards,  # noqa: F821
             snakemake.output.records,  # noqa: F821
             snakemake.output.manifest,  # noqa: F821
             snakemake.output.report,  # noqa: F821
+            snakemake.output.failures,  # noqa: F821
+            snakemake.output.figure,  # noqa: F821
             corpus_id=snakemake.params.corpus_id,  # noqa: F821
             contract=Contract.load(snakemake.input.contract),  # noqa: F821
             store=f"{snakemake.config['output_dir']}/cache/vectors",  # noqa: F821
@@ -232,4 +290,11 @@ if __name__ == "__main__":
                 snakemake.config,  # noqa: F821
                 ReplyStore(f"{snakemake.config['output_dir']}/cache/question_vectors"),  # noqa: F821
             ),
+        )
+        write_provenance(
+            snakemake.output.provenance,  # noqa: F821
+            config=snakemake.config,  # noqa: F821
+            inputs=[*snakemake.input.shards, snakemake.input.contract],  # noqa: F821
+            records=snakemake.output.records,  # noqa: F821
+            usage=replies.usage(),
         )

@@ -7,9 +7,11 @@ of questions, at a third of the tokens. Which of them are any good is for the ch
 
 import json
 import math
+import re
 from typing import Any
 
 from scripts.common.llm import ChatModel, Messages, RequestTooLongError
+from scripts.sdg.asking import ask
 from scripts.sdg.generated import Generated, make_pair
 
 _OPENINGS = ("What", "How", "(Which|Why|When|Where|Is|Does|Can)")
@@ -18,6 +20,7 @@ MAX_TOKENS = 220
 # Longer segments are cut: a small model forgets the task; and cut again where scripts with more tokens than letters
 # do not fit its context
 MAX_CHARACTERS = (1500, 750, 375)
+_WHOLE = re.compile(r'"question_\d"\s*:\s*"((?:[^"\\]|\\["\\/bfnrt])*)"')
 SYSTEM = (
     "You write search questions. Each question can be answered by the passage, names its subject, "
     "and is understood without seeing the passage."
@@ -45,25 +48,30 @@ def generate(record: dict[str, Any], models: dict[str, ChatModel], options: dict
     wanted = options["num_pairs"]
     for chunk in spread(record["chunks"], math.ceil(wanted / QUESTIONS_PER_CALL)):
         count = min(QUESTIONS_PER_CALL, wanted - len(result.pairs))
-        reply = _ask(chunk["text"], models["qa_generation"])
-        if reply is None:
-            result.problems.append(f"segment {chunk['chunk_id']}: too long for the model, no questions")
-            continue
-        questions = parse(reply["content"])
-        if questions is None:
-            result.problems.append(f"segment {chunk['chunk_id']}: the reply is not of the form asked for")
-        for question in (questions or [])[:count]:
-            result.pairs.append(make_pair(question, [chunk["chunk_id"]], query_type="contextual"))
+        questions = _ask(chunk, models["qa_generation"], result)
+        result.pairs += [make_pair(text, [chunk["chunk_id"]], query_type="contextual") for text in questions[:count]]
     return result
 
 
-def _ask(text: str, model: ChatModel) -> dict[str, Any] | None:
+def _ask(chunk: dict[str, Any], model: ChatModel, result: Generated) -> list[str]:
+    place = f"segment {chunk['chunk_id']}"
     for length in MAX_CHARACTERS:
         try:
-            return model.ask(messages(text, length), max_tokens=MAX_TOKENS, schema=SCHEMA)
+            return ask(
+                model,
+                messages(chunk["text"], length),
+                call=place,
+                result=result,
+                max_tokens=MAX_TOKENS,
+                schema=SCHEMA,
+                read=read_questions,
+                usable=bool,
+            )
         except RequestTooLongError:
             continue
-    return None
+    result.problems.append(f"{place}: too long for the model, no questions")
+    result.failures.append({"call": place, "problems": ["too long for the model"], "replies": []})
+    return []
 
 
 def messages(text: str, length: int = MAX_CHARACTERS[0]) -> Messages:
@@ -74,15 +82,20 @@ def messages(text: str, length: int = MAX_CHARACTERS[0]) -> Messages:
     ]
 
 
-def parse(content: str) -> list[str] | None:
-    """The questions of a reply, or ``None`` where it is not a JSON object of strings."""
+def read_questions(content: str) -> tuple[list[str], list[str]]:
+    """The questions of a reply, and what is wrong with it; of one that was cut off, those that are whole."""
     try:
-        values = json.loads(content)
+        value = json.loads(content)
     except ValueError:
-        return None
-    if not isinstance(values, dict) or not all(isinstance(value, str) for value in values.values()):
-        return None
-    return [" ".join(value.split()) for value in values.values()]
+        whole = _WHOLE.findall(content)
+        return [_one_line(json.loads(f'"{text}"', strict=False)) for text in whole], ["the reply is no JSON"]
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        return [], ["the reply is not a JSON object of questions"]
+    return [_one_line(text) for text in value.values()], []
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def spread(items: list[Any], count: int) -> list[Any]:

@@ -80,7 +80,7 @@ def test_training_changed_the_model(workspace: Workspace) -> None:
 
 
 def test_export_is_verified(workspace: Workspace) -> None:
-    assert workspace.read("stage4_export/export.json")["cosine"]["min"] > 0.9999
+    assert workspace.read("stage4_export/export.json")["parity"]["min_cosine"] > 0.9999
 
 
 def test_a_second_run_does_nothing(workspace: Workspace) -> None:

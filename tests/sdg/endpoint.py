@@ -1,0 +1,196 @@
+"""A loopback endpoint that answers the full protocol, as well or as badly as it is told to.
+
+Run as a process of its own (``python tests/sdg/endpoint.py``), so that it counts what arrives without sharing the
+interpreter with the client. ``GET /log`` tells what it has seen. Faults are drawn by a hash of the request, so that two
+runs meet the same ones, and only the first try of a request meets one unless its fault is permanent.
+"""
+
+import argparse
+import asyncio
+import collections
+import hashlib
+import json
+import re
+
+TRANSIENT = ("429", "500", "hang", "drop", "html")
+MALFORMED = ("truncated", "malformed", "wrong_count", "minus_one", "empty")
+
+
+class State:
+    def __init__(self, delay: float, faults: list[str], share: float, poison: str) -> None:
+        self.delay, self.faults, self.share, self.poison = delay, faults, share, poison
+        self.tries: collections.Counter[str] = collections.Counter()
+        self.faults_made: collections.Counter[str] = collections.Counter()
+        self.requests = self.in_flight = self.peak = 0
+        self.samples: list[int] = []
+        self.retry_after_broken = 0
+        self.refuse_until = 0.0
+        self.keys: list[str] = []
+        self.redirects = 0
+
+    def summary(self) -> dict:
+        return {
+            "requests": self.requests,
+            "distinct": len(self.tries),
+            "peak": self.peak,
+            "samples": self.samples,
+            "faults": dict(self.faults_made),
+            "retry_after_broken": self.retry_after_broken,
+            "keys": sorted(set(self.keys)),
+        }
+
+
+def reply_to(request: dict, fault: str | None) -> str:
+    """What a good model would answer, damaged as ``fault`` says."""
+    user = request["messages"][-1]["content"]
+    schema = json.dumps(request.get("response_format", {}))
+    if "key_concepts" in user and "Form, with all eight lists" in user:
+        words = re.findall(r"\w{6,}", user.split("<text>")[-1])[:2] or ["nothing"]
+        names = ("key_concepts", "relationships", "themes", "entities", "processes", "insights")
+        names += ("technical_terms", "contextual_factors")
+        value = {name: [{"text": word, "description": "d", "importance": "i"} for word in words] for name in names}
+        if fault == "wrong_count":
+            value["themes"] *= 9
+    elif "Write exactly" in user:
+        wanted = int(re.search(r"Write exactly (\d+)", user)[1])
+        ids = [int(number) for number in re.findall(r"^Segment (\d+) ", user, re.MULTILINE)]
+        subject = re.findall(r"\w{6,}", user.split("=== Section")[-1])
+        if fault == "wrong_count":
+            wanted += 3
+        value = {
+            "pairs": [
+                {
+                    "question": f"What does the {subject[n % len(subject)]} number {n} of {subject[-1]} mean?",
+                    "answer": "It means that.",
+                    "question_complexity": 3,
+                    "query_type": "contextual",
+                    "reasoning_type": "factual",
+                    "segment_ids": [-1] if fault == "minus_one" else [ids[n % len(ids)]],
+                    "hop_contexts": [],
+                }
+                for n in range(wanted)
+            ]
+        }
+    elif "Pairs:" in user:
+        count = len(user.split("\nPairs:\n")[1].splitlines())
+        score = {"score": 8, "justification": "j"}
+        value = {
+            "evaluations": [
+                {
+                    "pair": n + 1,
+                    **dict.fromkeys(("relevance", "accuracy", "context_support", "clarity"), score),
+                    "overall": {"score": 8.5, "assessment": "a"},
+                    "improvements": "",
+                }
+                for n in range(count - (fault == "wrong_count"))
+            ]
+        }
+    else:
+        subject = re.findall(r"\w{6,}", user)[1]
+        value = {f"question_{n}": f"What is the use of {subject} in case {n}?" for n in range(1, 4)}
+        assert "question_1" in schema
+    text = json.dumps(value)
+    if fault == "truncated":
+        return text[: len(text) // 3]
+    if fault == "malformed":
+        return text.replace(":", "=").replace("[", "")
+    if fault == "empty":
+        return ""
+    return text
+
+
+async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, state: State) -> None:
+    try:
+        while True:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+            length = re.search(r"content-length: (\d+)", head, re.IGNORECASE)
+            body = await reader.readexactly(int(length[1])) if length else b""
+            if head.startswith("GET /log"):
+                await answer(writer, 200, json.dumps(state.summary()))
+                continue
+            state.requests += 1
+            state.in_flight += 1
+            state.peak = max(state.peak, state.in_flight)
+            state.keys += re.findall(r"authorization: bearer (\S+)", head, re.IGNORECASE)
+            try:
+                if not await serve(writer, json.loads(body), body, state):
+                    return
+            finally:
+                state.in_flight -= 1
+    except (asyncio.IncompleteReadError, ConnectionError):
+        pass
+    finally:
+        writer.close()
+
+
+async def serve(writer: asyncio.StreamWriter, request: dict, body: bytes, state: State) -> bool:
+    """Answer one request; whether the connection stays open."""
+    loop = asyncio.get_running_loop()
+    name = hashlib.sha256(body).hexdigest()
+    state.tries[name] += 1
+    if loop.time() < state.refuse_until:
+        state.retry_after_broken += 1
+    draw = int(name[:8], 16) / 0xFFFFFFFF
+    fault = state.faults[int(name[8:12], 16) % len(state.faults)] if state.faults and draw < state.share else None
+    if state.poison and state.poison in request["messages"][-1]["content"]:
+        fault = "500"
+    elif fault in TRANSIENT and state.tries[name] > 1:
+        fault = None
+    if fault:
+        state.faults_made[fault] += 1
+    await asyncio.sleep(state.delay)
+    if fault == "429":
+        state.refuse_until = 0.0
+        await answer(writer, 429, '{"error": {"message": "slow down"}}', "Retry-After: 1\r\n")
+    elif fault == "500":
+        await answer(writer, 500, '{"error": {"message": "internal"}}')
+    elif fault == "hang":
+        await asyncio.sleep(5)
+        return False
+    elif fault == "drop":
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{")
+        return False
+    elif fault == "html":
+        await answer(writer, 200, "<html>proxy login</html>")
+    else:
+        content = reply_to(request, fault)
+        choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
+        usage = {"prompt_tokens": len(body) // 4, "completion_tokens": len(content) // 4, "total_tokens": 1}
+        value = {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
+        await answer(writer, 200, json.dumps({**value, "usage": usage}))
+    return True
+
+
+async def answer(writer: asyncio.StreamWriter, status: int, body: str, headers: str = "") -> None:
+    raw = body.encode()
+    writer.write(
+        f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(raw)}\r\n{headers}\r\n".encode()
+        + raw
+    )
+    await writer.drain()
+
+
+async def watch(state: State) -> None:
+    """Look every 20 ms at how many requests are under way, once there are any."""
+    while True:
+        await asyncio.sleep(0.02)
+        if state.requests:
+            state.samples.append(state.in_flight)
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--delay", type=float, default=0.0)
+    parser.add_argument("--faults", default="")
+    parser.add_argument("--share", type=float, default=0.0)
+    parser.add_argument("--poison", default="")
+    options = parser.parse_args()
+    state = State(options.delay, [name for name in options.faults.split(",") if name], options.share, options.poison)
+    server = await asyncio.start_server(lambda r, w: handle(r, w, state), "127.0.0.1", 0, limit=1 << 26, backlog=512)
+    watcher = asyncio.create_task(watch(state))
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await asyncio.gather(watcher, server.serve_forever())
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,193 @@
+"""Checks without a model, pairs without a model, and what the report says of both."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scripts.sdg.checks import AMBIGUOUS, TOO_EASY, Coverage, Standing, marks, repeated_across, standing_of
+from scripts.sdg.filters import fault
+from scripts.sdg.generated import ARTIFACT_TYPES
+from scripts.sdg.headings import code_blocks, headings, tables
+from scripts.sdg.llm_free_extra import extra_pairs
+from scripts.sdg.report import check_records, draw, redacted, summary
+from scripts.sdg.simple import read_questions
+from tests.sdg.conftest import records
+
+PASSAGES = [
+    "The boundary layer of a flat plate grows with the square root of the distance.",
+    "Wing flutter is measured.",
+]
+
+
+def test_a_question_about_other_things_is_not_covered() -> None:
+    coverage = Coverage(PASSAGES)
+    assert coverage("How does the boundary layer grow on a flat plate?", PASSAGES[0]) > 0.9
+    assert coverage("What is the capital of France in the boundary war?", PASSAGES[0]) < 0.5
+    assert coverage("what is it", PASSAGES[0]) == 0
+
+
+def test_rare_words_weigh_more() -> None:
+    coverage = Coverage(["common alpha", "common beta", "common gamma", "common delta"])
+    assert coverage("common alpha", "common") < 0.5 < coverage("common alpha", "alpha")
+
+
+def test_marks() -> None:
+    assert marks(Standing(1, 0.3, 0), 1.0) == [TOO_EASY]
+    assert marks(Standing(1, 0.01, 7), 1.0) == [AMBIGUOUS]
+    assert marks(Standing(1, 0.3, 0), 0.5) == []
+    assert standing_of(np.array([0.9, 0.5, 0.95, 0.89]), [0]) == Standing(2, pytest.approx(-0.05), 2)
+    assert standing_of(np.array([0.9]), [0]).rank == 1
+
+
+def test_repetitions_across_documents_are_found_and_those_within_one_are_not() -> None:
+    vectors = {"a": [1, 0], "b": [0.999, 0.0447], "c": [0, 1]}
+    found = repeated_across(
+        [(1, "a"), (1, "b"), (2, "b"), (2, "c"), (3, "unknown")],
+        lambda text: np.array(vectors[text], np.float32) if text in vectors else None,
+        0.95,
+    )
+    assert found == {2}
+
+
+def test_repetitions_are_found_over_blocks_as_within_one() -> None:
+    generator = np.random.default_rng(0)
+    vectors = generator.normal(size=(1500, 16)).astype(np.float32)
+    vectors[1400], vectors[700] = vectors[3], vectors[650]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    found = repeated_across([(n, str(n)) for n in range(1500)], lambda text: vectors[int(text)], 0.999)
+    assert found == {700, 1400}
+
+
+@pytest.mark.parametrize(
+    ("question", "reason"),
+    [
+        ("What does this passage say about wings?", "speaks of the prompt"),
+        ("What is the flutter of the?", "cut off"),
+        ("Wing flutter is measured?", "copied"),
+        ("What tax applies to imported cheese wheels?", "shares no word with its passage"),
+    ],
+)
+def test_faults(question: str, reason: str) -> None:
+    assert fault(question, PASSAGES[1]) == reason
+
+
+def test_keywords_may_be_short_and_copied() -> None:
+    assert fault("wing flutter", PASSAGES[1], keywords=True) is None
+    assert fault("wing flutter", PASSAGES[1]) == "too short"
+
+
+MARKDOWN = """# Pump manual
+
+Intro text of the pump.
+
+## Replacing the seal
+
+The seal is a ring of rubber between rotor and housing. Close `valve_main` first and set --max-pressure to zero. Then
+open the four bolts of the housing and pull the rotor out of it slowly, without turning it in any direction.
+
+```python
+# not a heading
+x = 1
+```
+
+Options
+-------
+
+| name | value |
+|------|-------|
+| a    | # b   |
+"""
+
+
+def test_headings_are_found_outside_of_code_and_tables() -> None:
+    assert [heading.text for heading in headings(MARKDOWN, "pump.md")] == [
+        "Pump manual",
+        "Replacing the seal",
+        "Options",
+    ]
+    assert MARKDOWN[slice(*code_blocks(MARKDOWN)[0])].startswith("```python")
+    assert MARKDOWN[slice(*code_blocks(MARKDOWN)[0])].endswith("```")
+    assert MARKDOWN[slice(*tables(MARKDOWN)[0])].count("\n") == 2
+
+
+def test_comments_of_a_script_are_no_headings() -> None:
+    assert headings("#!/bin/sh\n# a comment\nls\n# more\n", "run.txt") == []
+
+
+def test_extra_pairs_ask_for_headings_terms_and_names() -> None:
+    from scripts.sdg.chunk import make_record
+    from scripts.sdg.documents import Document
+
+    options = {"sentences_per_chunk": 5, "num_sections": 1, "bundle_strategy": "sequential"}
+    record = make_record([Document("pump.md", MARKDOWN)], options, lambda text: len(text) < 2000)
+    pairs = {pair["query_type"]: pair for pair in extra_pairs(record, 3, training_only=True)}
+    assert pairs["heading"]["question"] == "Replacing the seal"
+    assert "Replacing the seal" not in pairs["heading"]["passage"]
+    assert pairs["definition"]["question"] == "what is seal"
+    assert pairs["identifier"]["question"] in {"valve_main", "--max-pressure"}
+    assert all(pair["training_only"] for pair in pairs.values())
+    asked = extra_pairs(record, 3, training_only=False)
+    assert not any("passage" in pair or "training_only" in pair for pair in asked)
+    assert len(extra_pairs(record, 1, training_only=True)) == 1
+    assert extra_pairs(record, 0, training_only=True) == []
+
+
+def test_whole_questions_of_a_cut_reply_are_kept() -> None:
+    cut = '{"question_1": "What is \\"x\\"?", "question_2": "How does'
+    assert read_questions(cut) == (['What is "x"?'], ["the reply is no JSON"])
+    assert read_questions('["a"]')[0] == []
+
+
+def finished() -> list[dict]:
+    pair = {
+        "question": "What is <it>?",
+        "answer": "",
+        "question_complexity": 1,
+        "query_type": "contextual",
+        "reasoning_type": "factual",
+        "segment_ids": [1],
+        "hop_count": 1,
+        "hop_contexts": [],
+    }
+    made = records(2)
+    for record in made:
+        record["document_artifacts"] = {name: [] for name in ARTIFACT_TYPES}
+        record["qa_generation"] = {"pairs": [dict(pair), dict(pair), dict(pair)]}
+        record["generation"] = {"problems": [], "judged": None, "asked": 4}
+        record["deduplicated_qa_pairs"] = []
+        record["qa_evaluations"] = {"evaluations": []}
+    return made
+
+
+def test_report_adds_up(tmp_path: Path) -> None:
+    made = finished()
+    why = [[None, "asked before", "copied"], [None, "near duplicate", "copied"]]
+    report = summary(made, why, [{"source_id": "x"}])
+    assert (report["asked"], report["generated"], report["deduplicated"], report["kept"]) == (8, 6, 4, 2)
+    assert report["generated"] == report["kept"] + sum(report["dropped_by_reason"].values())
+    assert report["failed_documents"] == ["x"]
+    draw(report, tmp_path / "figure.svg")
+    assert "dropped: asked before" in (tmp_path / "figure.svg").read_text()
+
+
+def test_the_schema_of_the_record_refuses_what_is_not_one() -> None:
+    made = finished()
+    for record in made:
+        record["generation"].pop("judged")
+    check_records(made)
+    made[1]["qa_generation"]["pairs"][0]["question_complexity"] = 9
+    with pytest.raises(ValueError, match=r"question_complexity: 9 is greater"):
+        check_records(made)
+
+
+def test_provenance_holds_no_secret() -> None:
+    config = {
+        "llm": {"providers": {"x": {"base_url": "https://u:pw@h/v1?token=t", "api_key_env": "NAME"}}, "api_key": "s"}
+    }
+    text = json.dumps(redacted(config))
+    assert "pw" not in text
+    assert "token=t" not in text
+    assert '"s"' not in text
+    assert "NAME" in text
