@@ -3,10 +3,14 @@
 inputs: stage3_eval/eval_results.json, stage3_eval/comparison/{test_set}.json
 optional inputs: files of other stages (stage0_sdg/sdg_report.json, stage1_data_prep/train_mined.automodel.json,
     stage2_finetune/training.jsonl and finetune.json, stage4_export/export.json), shown as far as they are there
-outputs: stage3_eval/judged/{test_set}.json (eval.judge_near_misses), stage3_eval/report.html, stage3_eval/figures/ (asked for by `snakemake report`)
+outputs: stage3_eval/judged/{test_set}.json (eval.judge_near_misses), latency.json, stage3_eval/report.html, stage3_eval/figures/ (asked for by `snakemake report`)
 """
 
 CAPTIONS = "../scripts/eval/captions"
+# What is searched by hand and timed
+EXPLORED = next(iter(TEST_SETS))
+EXPLORERS = [name for name in MODELS if name in ("base", "finetuned")] or MODELS[:1]
+TIMED = [name for name in MODELS if name in ("base", "finetuned", "onnx")]
 
 
 rule judge:
@@ -38,8 +42,34 @@ rule judge:
         "../scripts/eval/judge.py"
 
 
+rule latency:
+    input:
+        queries=f"{TEST_SETS[EXPLORED]}/queries.jsonl",
+        contracts=[CONTRACTS[name] for name in TIMED],
+        vectors=expand(out(f"vectors/{{model}}/{EXPLORED}_corpus.json"), model=TIMED),
+    output:
+        out(f"{EVAL}/latency.json"),
+    log:
+        log_file("latency"),
+    conda:
+        TORCH
+    threads: 8
+    resources:
+        **on_gpu(),
+        mem_mb=8000,
+        runtime=60,
+    params:
+        models=TIMED,
+        code=code("eval/latency.py"),
+    message:
+        "timing single queries"
+    script:
+        "../scripts/eval/latency.py"
+
+
 rule report:
     input:
+        latency=rules.latency.output[0] if TIMED else [],
         results=rules.eval.output[0],
         judged=(
             expand(rules.judge.output, test_set=TEST_SETS)
@@ -78,10 +108,6 @@ rule report:
         "writing the report"
     script:
         "../scripts/eval/report.py"
-
-
-EXPLORED = next(iter(TEST_SETS))
-EXPLORERS = [name for name in MODELS if name in ("base", "finetuned")] or MODELS[:1]
 
 
 rule explore:

@@ -65,7 +65,7 @@ def write_report(
         figures=drawn,
         examples=[item for name, value in compared.items() for item in examples(name, value, language)],
         facts=facts(Path(output), results, Path(results_file)),
-        latency=latency(Path(output)),
+        latency=optional(Path(output) / "stage3_eval" / "latency.json"),
         judged={Path(path).stem: read_json(path, "judged near misses") for path in judged},
         config=json.dumps(redacted(config), indent=2, ensure_ascii=False),
         style=(PAGE / "report.css").read_text(encoding="utf-8"),
@@ -134,17 +134,6 @@ def facts(output: Path, results: dict[str, Any], results_file: Path) -> list[tup
         except PackageNotFoundError:
             continue
     return [(name, str(value)) for name, value in found if value is not None]
-
-
-def latency(output: Path) -> list[tuple[str, str]]:
-    """Timings that export or deployment wrote down, by name; empty where there are none."""
-    found = {}
-    for path in (output / "stage4_export" / "export.json", output / "stage5_deploy" / "deployment.json"):
-        value = optional(path)
-        part = value.get("latency") if isinstance(value, dict) else None
-        if isinstance(part, dict):
-            found.update({f"{path.stem}: {name}": str(number) for name, number in part.items()})
-    return list(found.items())
 
 
 if __name__ == "__main__":

@@ -67,6 +67,12 @@ def test_all_test_sets_stand_in_one_table(page: Path) -> None:
     ]
 
 
+def test_latency_is_told_with_its_conditions(page: Path) -> None:
+    text = page.read_text()
+    assert "milliseconds; n = 50 queries over 54 passages, 1 of 2 processors" in text
+    assert '<td class="number">4.2</td><td class="number">6.1</td>' in text
+
+
 def test_the_same_results_give_the_same_page(page: Path, tmp_path: Path) -> None:
     again = fill_output(tmp_path, other_stages=True)
     for path in sorted((page.parent / "figures").iterdir()):
@@ -98,5 +104,6 @@ def test_other_stages_may_be_absent_or_odd(tmp_path: Path) -> None:
     odd.write_text('{"data": [{"question": "no scores"}]}')
     text = fill_output(tmp_path, other_stages=False).read_text()
     assert 'id="figure-change-heldout"' in text
+    assert 'id="latency"' not in text
     for absent in ("training", "mining", "yield"):
         assert f'id="figure-{absent}"' not in text
