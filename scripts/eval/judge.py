@@ -16,6 +16,7 @@ from scripts.common.errors import UserError
 from scripts.common.files import read_json, write_json
 from scripts.common.job import job, log
 from scripts.common.llm import ChatModel, Messages, RequestTooLongError
+from scripts.common.llm_traffic import Budget
 from scripts.common.metrics import evaluate_run, flat_means
 from scripts.common.progress import progress
 from scripts.common.replies import ReplyStore
@@ -118,12 +119,13 @@ def messages(query: str, passage: str) -> Messages:
 
 
 def open_judge(config: dict[str, Any], store: ReplyStore, *, provider: str, name: str) -> ChatModel:
-    """The judge at its endpoint; temperature 0, so that a second run would say the same.
+    """The judge at its endpoint, within the limits of ``llm``; temperature 0, so that a second run would say the same.
 
     Raises:
         UserError: The provider is not defined.
     """
-    place = config["llm"]["providers"].get(provider)
+    llm = config["llm"]
+    place = llm["providers"].get(provider)
     if place is None:
         raise UserError(f"sdg.quality_judge_provider is {provider!r}, which llm.providers does not define.")
     return ChatModel(
@@ -134,8 +136,10 @@ def open_judge(config: dict[str, Any], store: ReplyStore, *, provider: str, name
         allowed=config["allow_egress"],
         store=store,
         sampling={"temperature": 0.0},
-        timeout=config["llm"]["timeout"],
-        max_retries=config["llm"]["max_retries"],
+        timeout=llm["timeout"],
+        max_retries=llm["max_retries"],
+        parallel=PARALLEL,
+        budget=Budget(store, max_cost=llm["max_cost"], max_tokens=llm["max_tokens"], prices=llm["prices"]),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from scripts.common.config import resolve
 from scripts.common.errors import UserError
 from scripts.common.files import write_json
 from scripts.common.replies import ReplyStore
@@ -49,7 +50,8 @@ class Judge:
     def config(self) -> dict[str, Any]:
         url = f"http://127.0.0.1:{self.server.server_port}/v1"
         providers = {"judge": {"base_url": url, "api_key_env": None}}
-        return {"llm": {"providers": providers, "timeout": 20, "max_retries": 0}, "allow_egress": []}
+        llm = {**resolve({})["llm"], "providers": providers, "timeout": 20, "max_retries": 0}
+        return {"llm": llm, "allow_egress": []}
 
 
 @pytest.fixture
