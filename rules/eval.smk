@@ -2,8 +2,7 @@
 
 inputs: the vectors of each model and test set, the test sets
 optional inputs: eval.eval_data_path, eval.test_sets, eval.finetuned_model_path, eval.checkpoints
-outputs: stage3_eval/{system}/{test_set}.json, .parquet and .trec, stage3_eval/comparison/{test_set}.json,
-    stage3_eval/eval_results.json
+outputs: stage3_eval/: {system}/{test_set}.json, .parquet, .trec; comparison/{test_set}.json; eval_results.json
 """
 
 EVAL = "stage3_eval"
@@ -14,7 +13,7 @@ MODELS = [
     *([SERVED] if config["eval"]["eval_nim"] else []),
     *config["eval"]["checkpoints"],
 ]
-# BM25 is fused with the tuned model, or with what there is instead
+# Fused with BM25
 FUSED = "finetuned" if "finetuned" in MODELS else MODELS[0]
 REFERENCES = ["bm25", "fusion"] if config["eval"]["eval_bm25"] else []
 # Candidate and baseline of each comparison; the first pair decides and is shown by examples
@@ -112,6 +111,7 @@ rule eval:
             test_set=TEST_SETS,
         ),
         comparisons=expand(rules.compare.output, test_set=TEST_SETS),
+        served=[CONTRACTS[SERVED]] if SERVED in MODELS else [],
     output:
         out(f"{EVAL}/eval_results.json"),
     log:
@@ -126,6 +126,11 @@ rule eval:
             "k_values": config["eval"]["k_values"],
             "base_model": config["model"]["base_model"],
             "finetuned_model_path": CONSOLIDATED,
+            **(
+                options("eval", "nim_url", "nim_model", "embedding_api_backend")
+                if SERVED in MODELS
+                else {}
+            ),
         },
         gate={
             "served": SERVED,

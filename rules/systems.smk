@@ -5,26 +5,23 @@ optional inputs: eval.checkpoints
 outputs: vectors/{checkpoint}/contract.json, stage3_eval/bm25/{test_set}.*, stage3_eval/fusion/{test_set}.*
 """
 
-
-def files_of_set(wildcards):
-    """Inputs of a rule that reads a test set."""
-    folder = TEST_SETS[wildcards.test_set]
-    return {
-        "corpus": f"{folder}/corpus.jsonl",
-        "queries": f"{folder}/queries.jsonl",
-        "qrels": f"{folder}/qrels/test.tsv",
-    }
-
-
-def folder_of_checkpoint(wildcards):
-    """Configuration file of a checkpoint that is a folder here; others are checked when they are read."""
-    spec = config["eval"]["checkpoints"][wildcards.checkpoint]
-    return f"{spec}/config.json" if is_local_folder(spec) else []
+# Input functions
+files_of_set = lambda wildcards: {
+    "corpus": f"{TEST_SETS[wildcards.test_set]}/corpus.jsonl",
+    "queries": f"{TEST_SETS[wildcards.test_set]}/queries.jsonl",
+    "qrels": f"{TEST_SETS[wildcards.test_set]}/qrels/test.tsv",
+}
+# of a checkpoint that is a folder here; others are checked when they are read
+configuration_of_checkpoint = lambda wildcards: (
+    f"{config['eval']['checkpoints'][wildcards.checkpoint]}/config.json"
+    if is_local_folder(config["eval"]["checkpoints"][wildcards.checkpoint])
+    else []
+)
 
 
 rule checkpoint_contract:
     input:
-        weights=folder_of_checkpoint,
+        weights=configuration_of_checkpoint,
     output:
         out("vectors/{checkpoint}/contract.json"),
     log:

@@ -240,6 +240,11 @@ def _evaluation(c: dict[str, Any]) -> Iterator[str]:
     taken = {"base", "finetuned", "onnx", "nim", "vllm", "bm25", "fusion", "comparison", "refused", "figures"}
     for name in sorted(taken & set(ev["checkpoints"])):
         yield f"eval.checkpoints.{name}: that name is taken; choose another"
+    if ev["judge_near_misses"] and c["sdg"]["quality_judge_provider"] not in c["llm"]["providers"]:
+        yield (
+            f"eval.judge_near_misses needs a judge that is served: sdg.quality_judge_provider is "
+            f"{c['sdg']['quality_judge_provider']!r}, which llm.providers does not define"
+        )
     if ev["require"] and not (ev["eval_base"] and ev["eval_finetuned"]):
         yield "eval.require compares two models: set eval_base and eval_finetuned"
     if ev["fail_on_nim_metric_drift"] and not (ev["eval_nim"] and ev["eval_finetuned"]):

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from scripts.common.contract import Contract
 from scripts.common.errors import UserError
 from scripts.common.files import read_json, write_json
 from scripts.common.job import job, log
+from scripts.eval.redaction import redacted
 from scripts.eval.results import read_result
 from scripts.eval.verdict import SHIP, decide
 
@@ -30,6 +32,7 @@ def gather(
     metadata: dict[str, Any],
     gate: dict[str, Any],
     limits: dict[str, Any],
+    served_contract: str | Path | None = None,
 ) -> dict[str, Any]:
     """Write ``eval_results.json`` from the files of the rules ``evaluate`` and ``compare``.
 
@@ -41,6 +44,7 @@ def gather(
         metadata: What ``_metadata`` says besides.
         gate: ``served``, ``tolerance``, ``low_k_tolerance`` and ``fail`` of the drift of a served model.
         limits: ``worthwhile_gain`` and ``min_queries`` of the verdict.
+        served_contract: Contract of the served model, if one was evaluated.
     """
     by_set: dict[str, dict[str, Any]] = {}
     for path in map(Path, files):
@@ -50,7 +54,15 @@ def gather(
     models = {name: metrics for name, metrics in by_set[main].items() if name not in REFERENCES}
     drift = compare_served(models, gate)
     sizes = {name: {key: value[key] for key in ("queries", "passages")} for name, value in compared.items()}
-    metadata = {**metadata, "test_set": main, "sizes": sizes}
+    # an address may hold a password
+    metadata = redacted({**metadata, "test_set": main, "sizes": sizes})
+    if served_contract is not None:
+        contract = Contract.load(served_contract)
+        metadata["nim_diagnostics"] = {
+            "api_backend": contract.backend,
+            "requested_model": contract.model,
+            "embedding_dimension": contract.dimension,
+        }
     if drift is not None:
         metadata["nim_metric_comparison"] = drift
     verdict = decide(compared, main, worthwhile=limits["worthwhile_gain"], fewest=limits["min_queries"], drift=drift)
@@ -168,6 +180,7 @@ if __name__ == "__main__":
             metadata=snakemake.params.metadata,  # noqa: F821
             gate=snakemake.params.gate,  # noqa: F821
             limits=snakemake.params.limits,  # noqa: F821
+            served_contract=next(iter(snakemake.input.served), None),  # noqa: F821
         )
         enforce(
             everything,

@@ -14,6 +14,7 @@ from scripts.common.files import read_json, sha256_file, write_text
 from scripts.common.job import job, log
 from scripts.eval.figures import render
 from scripts.eval.gathered import figures, optional
+from scripts.eval.redaction import redacted
 
 PAGE = Path(__file__).parent / "page"
 DECISIONS = {
@@ -33,6 +34,7 @@ def write_report(
     output: str | Path,
     config: dict[str, Any],
     language: str | None,
+    judged: Sequence[str | Path] = (),
 ) -> None:
     """Write the page, and the figures with their data.
 
@@ -44,6 +46,7 @@ def write_report(
         output: The output folder; files of other stages are read from there as far as they are there.
         config: The whole configuration, to be shown.
         language: For words that query and passage share, which are marked.
+        judged: ``stage3_eval/judged/{test set}.json``, where near misses were judged.
     """
     from jinja2 import Environment, FileSystemLoader
 
@@ -62,7 +65,8 @@ def write_report(
         figures=drawn,
         examples=[item for name, value in compared.items() for item in examples(name, value, language)],
         facts=facts(Path(output), results, Path(results_file)),
-        latency=latency(Path(output)),
+        latency=optional(Path(output) / "stage3_eval" / "latency.json"),
+        judged={Path(path).stem: read_json(path, "judged near misses") for path in judged},
         config=json.dumps(redacted(config), indent=2, ensure_ascii=False),
         style=(PAGE / "report.css").read_text(encoding="utf-8"),
         script=(PAGE / "report.js").read_text(encoding="utf-8"),
@@ -132,30 +136,6 @@ def facts(output: Path, results: dict[str, Any], results_file: Path) -> list[tup
     return [(name, str(value)) for name, value in found if value is not None]
 
 
-def latency(output: Path) -> list[tuple[str, str]]:
-    """Timings that export or deployment wrote down, by name; empty where there are none."""
-    found = {}
-    for path in (output / "stage4_export" / "export.json", output / "stage5_deploy" / "deployment.json"):
-        value = optional(path)
-        part = value.get("latency") if isinstance(value, dict) else None
-        if isinstance(part, dict):
-            found.update({f"{path.stem}: {name}": str(number) for name, number in part.items()})
-    return list(found.items())
-
-
-def redacted(value: Any, name: str = "") -> Any:
-    """The configuration without what could be a secret: it names environment variables, so nothing should be there."""
-    if isinstance(value, dict):
-        return {key: redacted(item, str(key)) for key, item in value.items()}
-    if isinstance(value, list):
-        return [redacted(item, name) for item in value]
-    if isinstance(value, str):
-        if re.search(r"(?i)(secret|password|token$|api_key$)", name):
-            return "(not shown)"
-        return re.sub(r"(?<=://)[^/@\s]+@", "(not shown)@", value)
-    return value
-
-
 if __name__ == "__main__":
     with job(snakemake):  # noqa: F821
         write_report(
@@ -166,4 +146,5 @@ if __name__ == "__main__":
             output=snakemake.config["output_dir"],  # noqa: F821
             config=snakemake.config,  # noqa: F821
             language=snakemake.params.language,  # noqa: F821
+            judged=snakemake.input.judged,  # noqa: F821
         )

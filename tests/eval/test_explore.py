@@ -13,6 +13,7 @@ import pytest
 from scripts.common.beir import read_beir
 from scripts.common.errors import UserError
 from scripts.eval.explore import Explorer, make_server, open_explorer
+from scripts.eval.latency import measure
 from scripts.vectors.embed import embed
 
 
@@ -84,6 +85,19 @@ def test_a_page_elsewhere_cannot_read_the_corpus(address: str) -> None:
 def test_a_taken_port_is_named_with_the_option(explorer: Explorer) -> None:
     with make_server(explorer, 0, "x") as server, pytest.raises(UserError, match=r"eval\.explore_port"):
         make_server(explorer, server.server_port, "x")
+
+
+def test_latency_is_measured_for_each_model(tmp_path: Path, tiny_model: Path, collection_folder: Path) -> None:
+    contract = tiny_model / "contract.json"
+    texts = list(read_beir(collection_folder).corpus.values())
+    embed(texts, "passage", contract, tmp_path / "m.json", store_root=tmp_path, device="cpu", token_budget=2048)
+    target = tmp_path / "latency.json"
+    measure(collection_folder, {"base": contract}, target, store=tmp_path, device="cpu", threads=1)
+    result = json.loads(target.read_text())
+    times = result["models"]["base"]
+    assert (result["queries"], result["passages"], times["backend"]) == (50, len(texts), "torch")
+    for kind in ("encode_ms", "search_ms"):
+        assert 0 < times[kind]["median"] <= times[kind]["p95"] < 5000
 
 
 def test_missing_vectors_are_an_error(tmp_path: Path, tiny_model: Path, collection_folder: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.eval.report import marked, redacted
+from scripts.eval.redaction import redacted
+from scripts.eval.report import marked
 from tests.eval.report_parts import fill_output
 
 NAMES = {"systems", "change", "breakdown"}
@@ -58,6 +59,20 @@ def test_data_of_a_figure_is_what_the_evaluation_says(page: Path) -> None:
     assert float(rows[0]["high_points"]) == pytest.approx(100 * row["high"])
 
 
+def test_all_test_sets_stand_in_one_table(page: Path) -> None:
+    (table,) = re.findall(r'<table id="sets">.*?</table>', page.read_text(), re.DOTALL)
+    assert re.findall(r'<tr><th scope="row">(\w+)</th><td class="number">(\d+)</td>', table) == [
+        ("heldout", "36"),
+        ("people", "18"),
+    ]
+
+
+def test_latency_is_told_with_its_conditions(page: Path) -> None:
+    text = page.read_text()
+    assert "milliseconds; n = 50 queries over 54 passages, 1 of 2 processors" in text
+    assert '<td class="number">4.2</td><td class="number">6.1</td>' in text
+
+
 def test_the_same_results_give_the_same_page(page: Path, tmp_path: Path) -> None:
     again = fill_output(tmp_path, other_stages=True)
     for path in sorted((page.parent / "figures").iterdir()):
@@ -89,5 +104,6 @@ def test_other_stages_may_be_absent_or_odd(tmp_path: Path) -> None:
     odd.write_text('{"data": [{"question": "no scores"}]}')
     text = fill_output(tmp_path, other_stages=False).read_text()
     assert 'id="figure-change-heldout"' in text
+    assert 'id="latency"' not in text
     for absent in ("training", "mining", "yield"):
         assert f'id="figure-{absent}"' not in text

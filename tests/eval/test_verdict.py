@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from scripts.common.contract import Contract
 from scripts.common.errors import UserError
 from scripts.common.files import write_json
 from scripts.eval.eval import compare_served, enforce, gather
@@ -130,8 +131,14 @@ def files(tmp_path: Path) -> dict[str, Any]:
 
 
 def gathered(files: dict[str, Any], target: Path) -> dict[str, Any]:
+    served_contract = target.parent / "contract.json"
+    Contract(
+        model="tuned", weights_sha256="x", dimension=96, pooling="avg", l2_normalize=True, query_prefix="",
+        passage_prefix="", query_max_length=8, passage_max_length=8, backend="nim", url="http://localhost:1",
+    ).save(served_contract)  # fmt: skip
     return gather(
-        **files, target=target, metadata={"k_values": [1, 10]}, gate=GATE,
+        **files, target=target, served_contract=served_contract,
+        metadata={"k_values": [1, 10], "nim_url": "http://me:hunter2@localhost:1"}, gate=GATE,
         limits={"worthwhile_gain": 0.01, "min_queries": 30},
     )  # fmt: skip
 
@@ -145,6 +152,12 @@ def test_the_file_keeps_the_recipes_shape(files: dict[str, Any], tmp_path: Path)
     for value in models.values():
         assert set(value) == {"NDCG", "MAP", "Recall", "Precision"}
     assert results["_metadata"]["nim_metric_comparison"]["within_tolerance"] is False
+    assert results["_metadata"]["nim_diagnostics"] == {
+        "api_backend": "nim",
+        "requested_model": "tuned",
+        "embedding_dimension": 96,
+    }
+    assert "hunter2" not in json.dumps(results)
     assert set(results["_comparison"]) == {"heldout", "human"}
     assert "wins" not in results["_comparison"]["human"]
     assert set(results["_test_sets"]["human"]) == {"base", "finetuned", "nim", "bm25"}
