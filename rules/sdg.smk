@@ -10,7 +10,7 @@ from scripts.common.corpus import SAMPLE
 
 SDG = "stage0_sdg"
 SHARDS = range(config["sdg"]["shards"])
-IS_SAMPLE = config["corpus_dir"].startswith(SAMPLE)
+IS_SAMPLE = config["corpus_dir"].startswith(SAMPLE) and not config["sdg"]["chunks_file"]
 ASKED_ROLES = ["qa_generation"] + (
     ["artifact_extraction", "quality_judge"] if config["sdg"]["style"] == "full" else []
 )
@@ -66,6 +66,7 @@ rule chunk:
     output:
         records=out(f"{SDG}/chunks/records.jsonl"),
         report=out(f"{SDG}/chunks/report.json"),
+        groups=out(f"{SDG}/chunks/near_duplicates.json"),
     log:
         log_file("chunk"),
     conda:
@@ -75,7 +76,11 @@ rule chunk:
         runtime=60,
     params:
         corpus_dir=None if IS_SAMPLE else config["corpus_dir"],
-        corpus=corpus_fingerprint,
+        corpus=(
+            digest_of_file(config["sdg"]["chunks_file"])
+            if config["sdg"]["chunks_file"]
+            else corpus_fingerprint
+        ),
         options=options(
             "sdg",
             "file_extensions",
@@ -83,6 +88,8 @@ rule chunk:
             "max_file_size",
             "num_files",
             "sentences_per_chunk",
+            "chunks_file",
+            "near_duplicate_threshold",
             "num_sections",
             "multi_doc",
             "bundle_size",
