@@ -28,6 +28,7 @@ PROMPT_OPTIONS = options(
     "preview",
     "query_counts",
     "reasoning_counts",
+    "lookup_share",
     "max_artifacts_per_type",
     "min_hops",
     "max_hops",

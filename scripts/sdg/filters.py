@@ -5,7 +5,7 @@ import re
 _PROMPT = re.compile(
     r"\b(passage|paragraph|excerpt|(this|the|above|given|following|provided) (text|article|document|section|context|"
     r"segment|transcript|question|answer|paper|study|author|information|statement|sentence)s?|reference \d|"
-    r"question_?\d|search question|short question|as an ai)\b",
+    r"in question|question[_ ]?\d|search question|short question|as an ai)\b",
     re.IGNORECASE,
 )
 # A question that stops after one of these, or in the middle of a clause, was cut by the length limit. A full stop
@@ -13,6 +13,13 @@ _PROMPT = re.compile(
 _CUT = re.compile(
     r"(\b(a|an|and|are|as|at|be|by|can|does|for|from|has|have|in|into|is|its|of|on|or|that|the|their|this|to|was|were|"
     r"when|which|with|[a-z]|[\w-]+-)[\s.,;:…–—(-]*|[,;:…–—(]\s*|(?<!\b\w)(?<!\betc)\.\s*)\?+$",
+    re.IGNORECASE,
+)
+# Small models ask for a difference of any two things; a text that makes one says so
+_ASKS_DIFFERENCE = re.compile(r"\bdifferences? between\b|\bhow do(es)? .* differ\b|\bcompare[ds]?\b", re.IGNORECASE)
+_MAKES_DIFFERENCE = re.compile(
+    r"\b(differences? (between|from|of|in)|differ(s|ed|ent from)?\b|compar(ed|es|ing|ison|isons)\b|unlike|whereas|"
+    r"versus|in contrast|contrary to|as opposed to|rather than|distinguish\w*|instead of|not the same)",
     re.IGNORECASE,
 )
 _STOP = frozenset(
@@ -45,6 +52,8 @@ def fault(question: str, passage: str, *, keywords: bool = False) -> str | None:
     known = set(content_words(passage))
     if not any(_stem(word) in {_stem(other) for other in known} for word in words):
         return "shares no word with its passage"
+    if _ASKS_DIFFERENCE.search(question) and not _MAKES_DIFFERENCE.search(passage):
+        return "asks for a difference that its passage does not make"
     if not keywords and _squash(question.rstrip("?")) in _squash(passage):
         return "copied"
     return None

@@ -10,11 +10,12 @@ from typing import Any
 from scripts.common.llm import ChatModel, RequestTooLongError
 from scripts.sdg.asking import ask
 from scripts.sdg.generated import ARTIFACT_TYPES, Generated
+from scripts.sdg.lookups import lookup_count
 from scripts.sdg.prompts import artifact_messages, judge_messages, question_messages
 from scripts.sdg.protocol import (
     ARTIFACT_SCHEMA,
     JUDGE_SCHEMA,
-    PAIR_SCHEMA,
+    pair_schema,
     read_artifacts,
     read_evaluations,
     read_pairs,
@@ -127,7 +128,7 @@ def _ask_pairs(
         call="questions",
         result=result,
         max_tokens=THINKING + PAIR * wanted,
-        schema=PAIR_SCHEMA,
+        schema=pair_schema(lookups=lookup_count(wanted, options) > 0),
         read=lambda content: read_pairs(content, known, options),
         usable=bool,
     )

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator
 
 from scripts.sdg.generated import ARTIFACT_TYPES
+from scripts.sdg.lookups import LOOKUPS
 
 MULTI_HOP = "multi_hop"
 QUERY_WEIGHTS = {MULTI_HOP: 3, "structural": 2, "contextual": 2}
@@ -84,7 +85,7 @@ class Pair(BaseModel):
     @field_validator("query_type")
     @classmethod
     def _known_query_type(cls, value: str) -> str:
-        return _one_of(value, QUERY_WEIGHTS)
+        return _one_of(value, [*QUERY_WEIGHTS, *LOOKUPS])
 
     @field_validator("reasoning_type")
     @classmethod
@@ -139,19 +140,25 @@ _SCORE = _object(score={"type": "integer", "minimum": 1, "maximum": 10}, justifi
 ARTIFACT_SCHEMA = _object(
     **{name: _list(_object(text=_TEXT, description=_TEXT, importance=_TEXT)) for name in ARTIFACT_TYPES}
 )
-PAIR_SCHEMA = _object(
-    pairs=_list(
-        _object(
-            question=_TEXT,
-            answer=_TEXT,
-            question_complexity={"type": "integer", "minimum": 1, "maximum": 5},
-            query_type={"type": "string", "enum": list(QUERY_WEIGHTS)},
-            reasoning_type={"type": "string", "enum": list(REASONING_TYPES)},
-            segment_ids=_list(_INTEGER),
-            hop_contexts=_list(_object(hop_number=_INTEGER, segment_ids=_list(_INTEGER), summary=_TEXT)),
+
+
+def pair_schema(*, lookups: bool) -> dict[str, Any]:
+    """JSON Schema of a reply with pairs; the query types of lookups are in it where some are asked for."""
+    return _object(
+        pairs=_list(
+            _object(
+                question=_TEXT,
+                answer=_TEXT,
+                question_complexity={"type": "integer", "minimum": 1, "maximum": 5},
+                query_type={"type": "string", "enum": [*QUERY_WEIGHTS, *(LOOKUPS if lookups else ())]},
+                reasoning_type={"type": "string", "enum": list(REASONING_TYPES)},
+                segment_ids=_list(_INTEGER),
+                hop_contexts=_list(_object(hop_number=_INTEGER, segment_ids=_list(_INTEGER), summary=_TEXT)),
+            )
         )
     )
-)
+
+
 JUDGE_SCHEMA = _object(
     evaluations=_list(
         _object(
@@ -273,7 +280,7 @@ def _finished(pair: Pair, known: set[int], options: Mapping[str, Any]) -> dict[s
         raise ValueError("names no segment")
     if unknown := [segment for segment in segments if segment not in known]:
         raise ValueError(f"names segments that are not there: {', '.join(map(str, unknown))}")
-    if pair.question_complexity < options["min_complexity"]:
+    if pair.question_complexity < options["min_complexity"] and pair.query_type not in LOOKUPS:
         raise ValueError(f"question_complexity is {pair.question_complexity}, below {options['min_complexity']}")
     if multi and not options["min_hops"] <= len(hops) <= options["max_hops"]:
         raise ValueError(f"has {len(hops)} hops, not {options['min_hops']} to {options['max_hops']}")

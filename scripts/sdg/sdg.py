@@ -22,12 +22,12 @@ from scripts.common.replies import ReplyStore
 from scripts.common.vector_store import VectorStore
 from scripts.sdg.checks import Coverage, Standing, marks, repeated_across, standing_of
 from scripts.sdg.filters import fault, normal_form
+from scripts.sdg.lookups import LOOKUPS
 from scripts.sdg.report import check_records, draw, summary, write_provenance
 
 # The score of a question at rank top_k; the recipe's default threshold, so that what passes the round trip is kept
 PASSING_SCORE = 7.0
 BLOCK = 512
-LOOKUPS = frozenset({"keyword", "short", "identifier"})
 
 # A question's vector of unit length; none where it does not fit the embedding model
 VectorOf = Callable[[str], np.ndarray | None]
