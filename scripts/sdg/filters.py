@@ -15,6 +15,12 @@ _CUT = re.compile(
     r"when|which|with|[a-z]|[\w-]+-)[\s.,;:…–—(-]*|[,;:…–—(]\s*|(?<!\b\w)(?<!\betc)\.\s*)\?+$",
     re.IGNORECASE,
 )
+# A question whose subject is a pronoun is understood by nobody else
+_PRONOUN = re.compile(
+    r"(what|how|why|when|where|which)?\s*(is|are|was|were|do|does|did|can|could|has|have|will|would|should)\s+"
+    r"(it|they|this|these|those|he|she|its|their)\b(?! (possible|necessary|true|safe|better|important|best|useful))",
+    re.IGNORECASE,
+)
 # Small models ask for a difference of any two things; a text that makes one says so
 _ASKS_DIFFERENCE = re.compile(r"\bdifferences? between\b|\bhow do(es)? .* differ\b|\bcompare[ds]?\b", re.IGNORECASE)
 _MAKES_DIFFERENCE = re.compile(
@@ -45,6 +51,8 @@ def fault(question: str, passage: str, *, keywords: bool = False) -> str | None:
         return "speaks of the prompt"
     if _CUT.search(question):
         return "cut off"
+    if not keywords and _PRONOUN.match(question):
+        return "names no subject"
     if len(set(words)) < (1 if keywords else 2):
         return "names no subject"
     if len(words) > 4 and len(set(words)) <= len(words) / 2:

@@ -67,6 +67,7 @@ def test_repetitions_are_found_over_blocks_as_within_one() -> None:
         ("What is the flutter of the?", "cut off"),
         ("Wing flutter is measured?", "copied"),
         ("What is the difference between wing and flutter?", "asks for a difference that its passage does not make"),
+        ("When does it apply to wing flutter?", "names no subject"),
         ("How did the flutter in question 1 arise?", "speaks of the prompt"),
         ("What tax applies to imported cheese wheels?", "shares no word with its passage"),
     ],
