@@ -135,6 +135,14 @@ rule plan:
         "../scripts/sdg/plan.py"
 
 
+# No rule reads the plan, so that prices make nothing stale; the default target asks for it
+PLANNED = (
+    []
+    if config["prep"]["sdg_input_path"] or config["prep"]["train_input_file"]
+    else rules.plan.output
+)
+
+
 rule fetch_generator:
     output:
         GENERATOR,
@@ -178,8 +186,6 @@ rule llm_server:
 rule generate:
     input:
         records=rules.chunk.output.records,
-        # prices change the plan and no question
-        plan=ancient(rules.plan.output[0]),
         server=branch(LOCAL_LLM, then=rules.llm_server.output[0], otherwise=[]),
     output:
         out(f"{SDG}/generated/{{shard}}.jsonl"),

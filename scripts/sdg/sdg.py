@@ -17,7 +17,8 @@ from scripts.common.contract import Contract
 from scripts.common.errors import UserError
 from scripts.common.files import read_jsonl, write_json, write_jsonl
 from scripts.common.job import job, log
-from scripts.common.llm import LOCAL, EmbeddingModel
+from scripts.common.llm import LOCAL
+from scripts.common.llm_embedding import EmbeddingModel
 from scripts.common.replies import ReplyStore
 from scripts.common.vector_store import VectorStore
 from scripts.sdg.checks import Coverage, Standing, marks, repeated_across, standing_of

@@ -54,6 +54,8 @@ def test_fifty_documents_through_every_fault_are_complete_or_in_the_ledger(tmp_p
         seen = server.log()
     # each fault was met, or this proves little
     assert set(seen["faults"]) == set(FAULTS.split(","))
+    # no request came again before the second that Retry-After asked for was over
+    assert seen["retry_after_broken"] == 0
     assert [record["source_id"] for record in done] == [record["source_id"] for record in made]
     failed = {row["source_id"] for row in ledger(tmp_path)}
     for record in done:
@@ -194,9 +196,12 @@ def test_the_cost_budget_counts_all_runs(tmp_path: Path, endpoint: Any) -> None:
 
 def test_consent_names_host_and_bytes_before_anything_is_sent(tmp_path: Path) -> None:
     config = configuration(tmp_path, "https://api.example.com/v1")
-    with pytest.raises(UserError, match=r"12,345 bytes.*api\.example\.com.*Nothing was sent"):
-        check_all_egress(config, {"prompt_bytes_by_provider": {"test": 12345}})
-    check_all_egress(config | {"allow_egress": ["api.example.com"]}, {"prompt_bytes_by_provider": {"test": 12345}})
+    write_jsonl(tmp_path / "records.jsonl", records(3))
+    roles = dict.fromkeys(("artifact_extraction", "qa_generation", "quality_judge"), ("test", "m"))
+    what = (tmp_path / "records.jsonl", config["sdg"], roles)
+    with pytest.raises(UserError, match=r"about [\d,]{5,7} bytes.*api\.example\.com.*Nothing was sent"):
+        check_all_egress(config, *what)
+    check_all_egress(config | {"allow_egress": ["api.example.com"]}, *what)
 
 
 def test_the_key_reaches_the_endpoint_and_no_file(
@@ -213,11 +218,16 @@ def test_the_key_reaches_the_endpoint_and_no_file(
     assert "canary-4711" not in caplog.text
 
 
-def test_preview_makes_one_record(tmp_path: Path, endpoint: Any) -> None:
+def test_preview_makes_one_record_and_shows_it(
+    tmp_path: Path, endpoint: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("scripts.sdg.generate.log.propagate", True)
+    caplog.set_level("INFO", "embed-recipe")
     with endpoint() as server:
         done = run(tmp_path, records(9), configuration(tmp_path, server.url, sdg__preview=True))
         assert server.log()["requests"] == 3
     assert len(done) == 1
+    assert all(pair["question"] in caplog.text for pair in done[0]["qa_generation"]["pairs"])
 
 
 def test_a_shard_keeps_its_documents_when_others_are_added(tmp_path: Path) -> None:
