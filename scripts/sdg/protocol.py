@@ -8,7 +8,7 @@ follow no schema write ``"8/10"`` for 8 and ``multi-hop`` for ``multi_hop``, whi
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator
@@ -131,19 +131,32 @@ def _object(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
-def _list(items: Any) -> dict[str, Any]:
-    return {"type": "array", "items": items}
+def _list(items: Any, least: int = 0, most: int | None = None) -> dict[str, Any]:
+    """Small models do not stop by themselves: a list has a bound wherever one is known."""
+    bounds = {} if most is None else {"minItems": least, "maxItems": most}
+    return {"type": "array", "items": items, **bounds}
 
 
 _TEXT, _INTEGER = {"type": "string"}, {"type": "integer"}
 _SCORE = _object(score={"type": "integer", "minimum": 1, "maximum": 10}, justification=_TEXT)
-ARTIFACT_SCHEMA = _object(
-    **{name: _list(_object(text=_TEXT, description=_TEXT, importance=_TEXT)) for name in ARTIFACT_TYPES}
-)
+# A document with more segments has their ids as integers, not as a list of choices, which endpoints bound
+_CHOICES = 200
 
 
-def pair_schema(*, lookups: bool) -> dict[str, Any]:
-    """JSON Schema of a reply with pairs; the query types of lookups are in it where some are asked for."""
+def artifact_schema(limit: int) -> dict[str, Any]:
+    """JSON Schema of a reply with at most ``limit`` artifacts of each type."""
+    item = _object(text=_TEXT, description=_TEXT, importance=_TEXT)
+    return _object(**{name: _list(item, 0, limit) for name in ARTIFACT_TYPES})
+
+
+def pair_schema(wanted: int, known: Sequence[int], max_hops: int, *, lookups: bool) -> dict[str, Any]:
+    """JSON Schema of a reply with ``wanted`` pairs about the segments ``known``.
+
+    The query types of lookups are in it where some are asked for.
+    """
+    segment = {"type": "integer", "enum": list(known)} if len(known) <= _CHOICES else _INTEGER
+    segments = _list(segment, 1, max(max_hops, min(len(known), 2 * max_hops)))
+    hop = _object(hop_number=_INTEGER, segment_ids=segments, summary=_TEXT)
     return _object(
         pairs=_list(
             _object(
@@ -152,23 +165,29 @@ def pair_schema(*, lookups: bool) -> dict[str, Any]:
                 question_complexity={"type": "integer", "minimum": 1, "maximum": 5},
                 query_type={"type": "string", "enum": [*QUERY_WEIGHTS, *(LOOKUPS if lookups else ())]},
                 reasoning_type={"type": "string", "enum": list(REASONING_TYPES)},
-                segment_ids=_list(_INTEGER),
-                hop_contexts=_list(_object(hop_number=_INTEGER, segment_ids=_list(_INTEGER), summary=_TEXT)),
-            )
+                segment_ids=segments,
+                hop_contexts=_list(hop, 1, max_hops),
+            ),
+            wanted,
+            wanted,
         )
     )
 
 
-JUDGE_SCHEMA = _object(
-    evaluations=_list(
-        _object(
-            pair=_INTEGER,
-            **dict.fromkeys(DIMENSIONS, _SCORE),
-            overall=_object(score={"type": "number", "minimum": 1, "maximum": 10}, assessment=_TEXT),
-            improvements=_TEXT,
+def judge_schema(count: int) -> dict[str, Any]:
+    """JSON Schema of a reply with ``count`` verdicts."""
+    return _object(
+        evaluations=_list(
+            _object(
+                pair={"type": "integer", "minimum": 1, "maximum": count},
+                **dict.fromkeys(DIMENSIONS, _SCORE),
+                overall=_object(score={"type": "number", "minimum": 1, "maximum": 10}, assessment=_TEXT),
+                improvements=_TEXT,
+            ),
+            count,
+            count,
         )
     )
-)
 
 
 def largest_remainder(weights: Mapping[str, float], total: int) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """Counts, replies good and bad, lookups, and the plan."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,8 @@ def test_lookups_have_their_share_and_the_rest_is_the_recipes() -> None:
     assert sum(reasoning.values()) == 10
     text = question_messages(["s"], {}, wanted=10, segments=5, documents=1, options=options)[-1]["content"]
     assert "1 of query_type keyword" in text
-    assert "keyword" not in str(pair_schema(lookups=False))
+    assert "keyword" not in str(pair_schema(10, [1, 2], 3, lookups=False))
+    assert "keyword" in str(pair_schema(10, [1, 2], 3, lookups=True))
     pairs, _ = read_pairs(GOOD.replace("contextual", "keyword").replace(": 3", ": 1"), {1}, options)
     assert len(pairs) == 1
 
@@ -161,3 +163,15 @@ def test_the_plan_counts_with_the_models_tokenizer_and_measured_speed(tmp_path: 
 def test_estimate_is_high_for_other_scripts() -> None:
     assert estimate_tokens("abcd" * 10) == 10
     assert estimate_tokens("漢字") == 2
+
+
+def test_a_reply_within_the_schema_is_read_without_complaint() -> None:
+    from jsonschema import Draft202012Validator
+
+    pair = json.loads(GOOD)["pairs"][0] | {"hop_contexts": [{"hop_number": 1, "segment_ids": [1], "summary": "s"}]}
+    validator = Draft202012Validator(pair_schema(1, [1], 3, lookups=False))
+    assert validator.is_valid({"pairs": [pair]})
+    assert not validator.is_valid({"pairs": [pair | {"segment_ids": [-1]}]})
+    assert not validator.is_valid({"pairs": [pair | {"segment_ids": [1] * 9}]})
+    assert not validator.is_valid({"pairs": [pair, pair]})
+    assert read_pairs(json.dumps({"pairs": [pair]}), {1}, OPTIONS)[1] == []
