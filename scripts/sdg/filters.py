@@ -15,6 +15,8 @@ _CUT = re.compile(
     r"when|which|with|[a-z]|[\w-]+-)[\s.,;:…–—(-]*|[,;:…–—(]\s*|(?<!\b\w)(?<!\betc)\.\s*)\?+$",
     re.IGNORECASE,
 )
+# Thai, Lao, Burmese, Khmer, Japanese, Chinese
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 # A question whose subject is a pronoun is understood by nobody else
 _PRONOUN = re.compile(
     r"(what|how|why|when|where|which)?\s*(is|are|was|were|do|does|did|can|could|has|have|will|would|should)\s+"
@@ -45,7 +47,8 @@ def fault(question: str, passage: str, *, keywords: bool = False) -> str | None:
         keywords: It is no sentence but what is typed into a search box: it may be short, and words of the passage.
     """
     words = content_words(question)
-    if not keywords and (len(question) < 15 or len(question.split()) < 4):
+    short = len(question) < 6 if _UNSPACED.search(question) else len(question) < 15 or len(question.split()) < 4
+    if short and not keywords:
         return "too short"
     if _PROMPT.search(question):
         return "speaks of the prompt"
@@ -68,8 +71,18 @@ def fault(question: str, passage: str, *, keywords: bool = False) -> str | None:
 
 
 def content_words(text: str) -> list[str]:
-    """Words, lower case, without function words and the usual words of questions."""
-    return [word for word in re.findall(r"[\w'-]+", text.lower()) if word not in _STOP and len(word) > 1]
+    """Words, lower case, without function words and the usual words of questions.
+
+    Of scripts that put no spaces between words, pairs of neighbouring letters stand for them.
+    """
+    words = [word for word in re.findall(r"[\w'-]+", text.lower()) if word not in _STOP and len(word) > 1]
+    return [part for word in words for part in (_pairs(word) if _UNSPACED.search(word) else [word])]
+
+
+def _pairs(word: str) -> list[str]:
+    pairs = [word[start : start + 2] for start in range(len(word) - 1)]
+    # Japanese endings and particles are written in hiragana, and are no content
+    return [pair for pair in pairs if not all("\u3040" <= letter <= "\u309f" for letter in pair)]
 
 
 def normal_form(question: str) -> str:

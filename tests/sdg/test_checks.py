@@ -194,3 +194,11 @@ def test_provenance_holds_no_secret() -> None:
     assert "token=t" not in text
     assert '"s"' not in text
     assert "NAME" in text
+
+
+def test_questions_without_spaces_between_words_are_checked_too() -> None:
+    passage = "風洞の壁の境界層は干渉を減らす。"
+    question = "風洞の境界層は干渉を減らしますか？"
+    coverage = Coverage([passage, "翼のフラッターを測定する。"])
+    assert fault(question, passage) is None
+    assert coverage(question, passage) > 0.6 > coverage(question, "翼のフラッターを測定する。")
