@@ -10,7 +10,7 @@ from scripts.common.corpus import SAMPLE
 
 SDG = "stage0_sdg"
 SHARDS = range(config["sdg"]["shards"])
-IS_SAMPLE = config["corpus_dir"].startswith(SAMPLE)
+IS_SAMPLE = config["corpus_dir"].startswith(SAMPLE) and not config["sdg"]["chunks_file"]
 ASKED_ROLES = ["qa_generation"] + (
     ["artifact_extraction", "quality_judge"] if config["sdg"]["style"] == "full" else []
 )
@@ -28,6 +28,7 @@ PROMPT_OPTIONS = options(
     "preview",
     "query_counts",
     "reasoning_counts",
+    "lookup_share",
     "max_artifacts_per_type",
     "min_hops",
     "max_hops",
@@ -66,6 +67,7 @@ rule chunk:
     output:
         records=out(f"{SDG}/chunks/records.jsonl"),
         report=out(f"{SDG}/chunks/report.json"),
+        groups=out(f"{SDG}/chunks/near_duplicates.json"),
     log:
         log_file("chunk"),
     conda:
@@ -75,7 +77,11 @@ rule chunk:
         runtime=60,
     params:
         corpus_dir=None if IS_SAMPLE else config["corpus_dir"],
-        corpus=corpus_fingerprint,
+        corpus=(
+            digest_of_file(config["sdg"]["chunks_file"])
+            if config["sdg"]["chunks_file"]
+            else corpus_fingerprint
+        ),
         options=options(
             "sdg",
             "file_extensions",
@@ -83,6 +89,8 @@ rule chunk:
             "max_file_size",
             "num_files",
             "sentences_per_chunk",
+            "chunks_file",
+            "near_duplicate_threshold",
             "num_sections",
             "multi_doc",
             "bundle_size",
@@ -125,6 +133,14 @@ rule plan:
         "planning the generation"
     script:
         "../scripts/sdg/plan.py"
+
+
+# No rule reads the plan, so that prices make nothing stale; the default target asks for it
+PLANNED = (
+    []
+    if config["prep"]["sdg_input_path"] or config["prep"]["train_input_file"]
+    else rules.plan.output
+)
 
 
 rule fetch_generator:
@@ -170,8 +186,6 @@ rule llm_server:
 rule generate:
     input:
         records=rules.chunk.output.records,
-        # prices change the plan and no question
-        plan=ancient(rules.plan.output[0]),
         server=branch(LOCAL_LLM, then=rules.llm_server.output[0], otherwise=[]),
     output:
         out(f"{SDG}/generated/{{shard}}.jsonl"),

@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 from jsonschema import Draft202012Validator
@@ -164,7 +165,7 @@ def _cross_checks(c: dict[str, Any]) -> list[str]:
     """Rules that join several options, as messages that name them and the fix."""
     return [
         problem
-        for check in (_ratios, _orders, _training, _sources, _evaluation, _generation, _budget)
+        for check in (_ratios, _orders, _training, _sources, _evaluation, _generation, _addresses, _budget)
         for problem in check(c)
     ]
 
@@ -270,6 +271,15 @@ def _generation(c: dict[str, Any]) -> Iterator[str]:
             yield (
                 f"sdg.{role}_provider is {provider!r}, which llm.providers does not define "
                 f"(known: {', '.join(['local', *c['llm']['providers']])})"
+            )
+
+
+def _addresses(c: dict[str, Any]) -> Iterator[str]:
+    for name, place in c["llm"]["providers"].items():
+        if "@" in urlsplit(place["base_url"]).netloc or urlsplit(place["base_url"]).query:
+            yield (
+                f"llm.providers.{name}.base_url holds a user, password or query, which would end up in files and logs; "
+                "put the key into an environment variable and name that in api_key_env"
             )
 
 

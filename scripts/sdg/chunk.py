@@ -13,7 +13,9 @@ from scripts.common.models import resolve_model
 from scripts.common.progress import progress
 from scripts.common.tokens import fast_tokenizer
 from scripts.sdg import bundles
-from scripts.sdg.documents import Document, fetch_from_hub, read_documents
+from scripts.sdg.documents import Document, Skipped, fetch_from_hub, read_documents
+from scripts.sdg.duplicates import exact_duplicates, near_duplicates
+from scripts.sdg.own_chunks import read_own_chunks
 from scripts.sdg.sections import sections
 from scripts.sdg.sentences import chunk_spans
 
@@ -25,6 +27,7 @@ def chunk_corpus(
     corpus_dir: str,
     records_file: str | Path,
     report_file: str | Path,
+    groups_file: str | Path,
     *,
     options: dict[str, Any],
     model: dict[str, Any],
@@ -34,10 +37,48 @@ def chunk_corpus(
     Args:
         corpus_dir: Local folder or ``hf://`` address.
         records_file: JSON Lines, the recipe's record without its generated fields.
-        report_file: JSON with counts, warnings and the files left out with reasons.
+        report_file: JSON with counts, warnings, duplicates and the files left out with reasons.
+        groups_file: JSON with near duplicates in groups, in the form of ``prep.groups_json``.
         options: Options of the ``sdg`` section by name.
         model: Options of the ``model`` section; its tokenizer and passage length bound a chunk.
     """
+    if options["chunks_file"]:
+        records, skipped, warnings = own_records(options, model)
+    else:
+        records, skipped, warnings = document_records(corpus_dir, options, model)
+    write_jsonl(records_file, records)
+    report = summary(records, [vars(item) for item in skipped], warnings)
+    texts = {record["source_id"]: record["text"] for record in records}
+    report["exact_duplicates"] = exact_duplicates(texts)
+    report["near_duplicates"] = near_duplicates(texts, options["near_duplicate_threshold"])
+    if report["near_duplicates"]:
+        count = sum(map(len, report["near_duplicates"]))
+        report["warnings"].append(
+            f"{count} documents are (nearly) the same as others ({', '.join(report['near_duplicates'][0][:3])}, say): "
+            "their questions have several right answers. They stay together in training or test with "
+            f"prep.split_strategy=groups and prep.groups_json={groups_file}"
+        )
+    for warning in report["warnings"]:
+        log.warning("%s", warning)
+    log.info("%d documents, %d chunks", report["documents"], report["chunks"])
+    write_json(report_file, report)
+    write_json(groups_file, report["near_duplicates"])
+
+
+Read = tuple[list[dict[str, Any]], list[Skipped], list[str]]
+
+
+def own_records(options: dict[str, Any], model: dict[str, Any]) -> Read:
+    """Records of ``sdg.chunks_file``; chunks that exceed the model's length are kept and told."""
+    records = read_own_chunks(options["chunks_file"], options)[: options["num_files"]]
+    fits = length_check(resolve_model(model["base_model"], model["revision"]), model)
+    long = sum(not fits(chunk["text"]) for record in records for chunk in record["chunks"])
+    warning = f"{long} chunks are longer than model.passage_max_length; what is beyond it will not be searched"
+    return records, [], [warning] if long else []
+
+
+def document_records(corpus_dir: str, options: dict[str, Any], model: dict[str, Any]) -> Read:
+    """Records of a folder of documents, what was left out, and warnings."""
     folder = fetch_from_hub(corpus_dir) if corpus_dir.startswith(HUB) else Path(corpus_dir)
     documents, skipped = read_documents(
         folder,
@@ -58,12 +99,7 @@ def chunk_corpus(
         records.append(make_record(group, options, fits))
         bar.update(len(group))
     bar.close()
-    write_jsonl(records_file, records)
-    report = summary(records, [vars(item) for item in skipped], warnings)
-    for warning in report["warnings"]:
-        log.warning("%s", warning)
-    log.info("%d documents, %d chunks", report["documents"], report["chunks"])
-    write_json(report_file, report)
+    return records, skipped, warnings
 
 
 def bundled(
@@ -200,6 +236,7 @@ if __name__ == "__main__":
             snakemake.params.corpus_dir or snakemake.input.corpus,  # noqa: F821
             snakemake.output.records,  # noqa: F821
             snakemake.output.report,  # noqa: F821
+            snakemake.output.groups,  # noqa: F821
             options=snakemake.params.options,  # noqa: F821
             model=snakemake.params.model,  # noqa: F821
         )

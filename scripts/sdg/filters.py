@@ -5,7 +5,7 @@ import re
 _PROMPT = re.compile(
     r"\b(passage|paragraph|excerpt|(this|the|above|given|following|provided) (text|article|document|section|context|"
     r"segment|transcript|question|answer|paper|study|author|information|statement|sentence)s?|reference \d|"
-    r"question_?\d|search question|short question|as an ai)\b",
+    r"in question|question[_ ]?\d|search question|short question|as an ai)\b",
     re.IGNORECASE,
 )
 # A question that stops after one of these, or in the middle of a clause, was cut by the length limit. A full stop
@@ -13,6 +13,21 @@ _PROMPT = re.compile(
 _CUT = re.compile(
     r"(\b(a|an|and|are|as|at|be|by|can|does|for|from|has|have|in|into|is|its|of|on|or|that|the|their|this|to|was|were|"
     r"when|which|with|[a-z]|[\w-]+-)[\s.,;:…–—(-]*|[,;:…–—(]\s*|(?<!\b\w)(?<!\betc)\.\s*)\?+$",
+    re.IGNORECASE,
+)
+# Thai, Lao, Burmese, Khmer, Japanese, Chinese
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
+# A question whose subject is a pronoun is understood by nobody else
+_PRONOUN = re.compile(
+    r"(what|how|why|when|where|which)?\s*(is|are|was|were|do|does|did|can|could|has|have|will|would|should)\s+"
+    r"(it|they|this|these|those|he|she|its|their)\b(?! (possible|necessary|true|safe|better|important|best|useful))",
+    re.IGNORECASE,
+)
+# Small models ask for a difference of any two things; a text that makes one says so
+_ASKS_DIFFERENCE = re.compile(r"\bdifferences? between\b|\bhow do(es)? .* differ\b|\bcompare[ds]?\b", re.IGNORECASE)
+_MAKES_DIFFERENCE = re.compile(
+    r"\b(differences? (between|from|of|in)|differ(s|ed|ent from)?\b|compar(ed|es|ing|ison|isons)\b|unlike|whereas|"
+    r"versus|in contrast|contrary to|as opposed to|rather than|distinguish\w*|instead of|not the same)",
     re.IGNORECASE,
 )
 _STOP = frozenset(
@@ -32,12 +47,15 @@ def fault(question: str, passage: str, *, keywords: bool = False) -> str | None:
         keywords: It is no sentence but what is typed into a search box: it may be short, and words of the passage.
     """
     words = content_words(question)
-    if not keywords and (len(question) < 15 or len(question.split()) < 4):
+    short = len(question) < 6 if _UNSPACED.search(question) else len(question) < 15 or len(question.split()) < 4
+    if short and not keywords:
         return "too short"
     if _PROMPT.search(question):
         return "speaks of the prompt"
     if _CUT.search(question):
         return "cut off"
+    if not keywords and _PRONOUN.match(question):
+        return "names no subject"
     if len(set(words)) < (1 if keywords else 2):
         return "names no subject"
     if len(words) > 4 and len(set(words)) <= len(words) / 2:
@@ -45,14 +63,26 @@ def fault(question: str, passage: str, *, keywords: bool = False) -> str | None:
     known = set(content_words(passage))
     if not any(_stem(word) in {_stem(other) for other in known} for word in words):
         return "shares no word with its passage"
+    if _ASKS_DIFFERENCE.search(question) and not _MAKES_DIFFERENCE.search(passage):
+        return "asks for a difference that its passage does not make"
     if not keywords and _squash(question.rstrip("?")) in _squash(passage):
         return "copied"
     return None
 
 
 def content_words(text: str) -> list[str]:
-    """Words, lower case, without function words and the usual words of questions."""
-    return [word for word in re.findall(r"[\w'-]+", text.lower()) if word not in _STOP and len(word) > 1]
+    """Words, lower case, without function words and the usual words of questions.
+
+    Of scripts that put no spaces between words, pairs of neighbouring letters stand for them.
+    """
+    words = [word for word in re.findall(r"[\w'-]+", text.lower()) if word not in _STOP and len(word) > 1]
+    return [part for word in words for part in (_pairs(word) if _UNSPACED.search(word) else [word])]
+
+
+def _pairs(word: str) -> list[str]:
+    pairs = [word[start : start + 2] for start in range(len(word) - 1)]
+    # Japanese endings and particles are written in hiragana, and are no content
+    return [pair for pair in pairs if not all("\u3040" <= letter <= "\u309f" for letter in pair)]
 
 
 def normal_form(question: str) -> str:

@@ -10,11 +10,12 @@ from typing import Any
 from scripts.common.llm import ChatModel, RequestTooLongError
 from scripts.sdg.asking import ask
 from scripts.sdg.generated import ARTIFACT_TYPES, Generated
+from scripts.sdg.lookups import lookup_count
 from scripts.sdg.prompts import artifact_messages, judge_messages, question_messages
 from scripts.sdg.protocol import (
-    ARTIFACT_SCHEMA,
-    JUDGE_SCHEMA,
-    PAIR_SCHEMA,
+    artifact_schema,
+    judge_schema,
+    pair_schema,
     read_artifacts,
     read_evaluations,
     read_pairs,
@@ -98,7 +99,7 @@ def _ask_artifacts(
         call="artifacts",
         result=result,
         max_tokens=THINKING + ARTIFACT * limit * len(ARTIFACT_TYPES),
-        schema=ARTIFACT_SCHEMA,
+        schema=artifact_schema(limit),
         read=lambda content: read_artifacts(content, limit),
         usable=lambda found: found is not None,
     )
@@ -127,7 +128,7 @@ def _ask_pairs(
         call="questions",
         result=result,
         max_tokens=THINKING + PAIR * wanted,
-        schema=PAIR_SCHEMA,
+        schema=pair_schema(wanted, sorted(known), options["max_hops"], lookups=lookup_count(wanted, options) > 0),
         read=lambda content: read_pairs(content, known, options),
         usable=bool,
     )
@@ -177,7 +178,7 @@ def _ask_verdicts(
         call="judge",
         result=result,
         max_tokens=THINKING + VERDICT * len(pairs),
-        schema=JUDGE_SCHEMA,
+        schema=judge_schema(len(pairs)),
         read=lambda content: read_evaluations(content, len(pairs)),
         usable=any,
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common.errors import UserError
-from scripts.common.files import read_json, read_jsonl, write_jsonl
+from scripts.common.files import read_jsonl, write_jsonl
 from scripts.common.job import job, log
 from scripts.common.llm import LOCAL, ChatModel, check_egress
 from scripts.common.llm_traffic import Budget
@@ -18,7 +18,7 @@ from scripts.sdg import full, simple
 from scripts.sdg.generated import ARTIFACT_TYPES, Generated
 from scripts.sdg.llm_free import llm_free_pairs
 from scripts.sdg.llm_free_extra import extra_pairs
-from scripts.sdg.plan import questions
+from scripts.sdg.plan import prompt_bytes, questions
 from scripts.sdg.sampling import sampled, shard_of
 
 STYLES: dict[str, Callable[[dict[str, Any], dict[str, ChatModel], dict[str, Any]], Generated]] = {
@@ -78,6 +78,22 @@ def generate(
         add_result(record, results[record["source_id"]], free_pairs(record, options))
         record["generation"]["asked"] = questions([record], options) if record["source_id"] in asked else 0
     write_jsonl(target, mine)
+    if options["preview"]:
+        for record in mine:
+            log.info("preview:\n%s", shown(record))
+
+
+def shown(record: dict[str, Any]) -> str:
+    """A record's questions for a reader, each with its answer and the beginning of its first segment."""
+    texts = {chunk["chunk_id"]: " ".join(chunk["text"].split()) for chunk in record["chunks"]}
+    lines = [f"{record['source_id']}: {len(record['qa_generation']['pairs'])} pairs"]
+    for pair in record["qa_generation"]["pairs"]:
+        lines += [
+            f"  [{pair['query_type']}] {pair['question']}",
+            *([f"    answer: {pair['answer']}"] if pair["answer"] else []),
+            f"    segments {pair['segment_ids']}: {texts[pair['segment_ids'][0]][:160]}",
+        ]
+    return "\n".join([*lines, *(f"  problem: {text}" for text in record["generation"]["problems"])])
 
 
 def generated(
@@ -181,9 +197,17 @@ def wait_for_address(path: str | Path, timeout: float = 120) -> str:
     raise UserError(f"the local generator did not start within {timeout:.0f} s; its log is logs/llm_server.log.")
 
 
-def check_all_egress(config: dict[str, Any], plan: dict[str, Any]) -> None:
+def check_all_egress(
+    config: dict[str, Any],
+    records_file: str | Path,
+    options: dict[str, Any],
+    roles: dict[str, tuple[str, str]],
+) -> None:
     """Refuse, before anything is sent, what ``allow_egress`` does not name; the message has the host and the bytes."""
-    for provider, size in plan["prompt_bytes_by_provider"].items():
+    records = [record for _, record in read_jsonl(records_file, "records file")]
+    names = sampled(records, options)
+    asked = [record for record in records if record["source_id"] in names]
+    for provider, size in prompt_bytes(asked, options, roles).items():
         if provider in config["llm"]["providers"]:
             check_egress(config["llm"]["providers"][provider]["base_url"], config["allow_egress"], size)
 
@@ -228,7 +252,12 @@ if __name__ == "__main__":
         in_flight = snakemake.config["sdg"]["max_parallel_requests_for_gen"] or PARALLEL  # noqa: F821
         cache = f"{snakemake.config['output_dir']}/cache"  # noqa: F821
         number, count = int(snakemake.wildcards.shard), snakemake.params.shards  # noqa: F821
-        check_all_egress(snakemake.config, read_json(snakemake.input.plan))  # noqa: F821
+        check_all_egress(
+            snakemake.config,  # noqa: F821
+            snakemake.input.records,  # noqa: F821
+            snakemake.params.options,  # noqa: F821
+            snakemake.params.models,  # noqa: F821
+        )
         generate(
             snakemake.input.records,  # noqa: F821
             snakemake.output[0],  # noqa: F821

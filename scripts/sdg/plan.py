@@ -52,11 +52,7 @@ def plan(
     names = sampled(records, options)
     asked = [record for record in records if record["source_id"] in names]
     counters = {role: token_counter(llm["tokenizers"].get(model)) for role, (_, model) in roles.items()}
-    calls: dict[str, list[dict[str, int]]] = {role: [] for role in roles}
-    count = count_simple if options["style"] == "simple" else count_full
-    for record in asked:
-        for role, call in count(record, options, counters):
-            calls[role].append(call)
+    calls = _calls(asked, options, counters)
     by_role = {role: _role(calls[role], *roles[role], llm, parallel, store) for role in roles}
     in_all = {
         name: _sum(item[name] for item in by_role.values())
@@ -65,9 +61,7 @@ def plan(
             *("minutes", "cost", "cost_at_most"),
         )
     }
-    sizes: dict[str, int] = {}
-    for role, (provider, _) in roles.items():
-        sizes[provider] = sizes.get(provider, 0) + sum(call["bytes"] for call in calls[role])
+    sizes = _bytes_by_provider(calls, roles)
     summary = {
         "documents": sum(len(record["bundle_members"]) for record in records),
         "records": len(records),
@@ -84,6 +78,34 @@ def plan(
     write_json(target, summary)
     log.info("%s", describe(summary))
     return summary
+
+
+def prompt_bytes(
+    records: list[dict[str, Any]], options: Options, roles: Mapping[str, tuple[str, str]]
+) -> dict[str, int]:
+    """Bytes of prompts by provider, for some records."""
+    return _bytes_by_provider(_calls(records, options, dict.fromkeys(roles, len)), roles)
+
+
+def _calls(
+    asked: list[dict[str, Any]], options: Options, counters: Mapping[str, CountTokens]
+) -> dict[str, list[dict[str, int]]]:
+    """Calls by role."""
+    calls: dict[str, list[dict[str, int]]] = {role: [] for role in counters}
+    count = count_simple if options["style"] == "simple" else count_full
+    for record in asked:
+        for role, call in count(record, options, counters):
+            calls[role].append(call)
+    return calls
+
+
+def _bytes_by_provider(
+    calls: Mapping[str, list[dict[str, int]]], roles: Mapping[str, tuple[str, str]]
+) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    for role, (provider, _) in roles.items():
+        sizes[provider] = sizes.get(provider, 0) + sum(call["bytes"] for call in calls[role])
+    return sizes
 
 
 def describe(summary: Mapping[str, Any]) -> str:

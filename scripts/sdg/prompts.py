@@ -16,6 +16,7 @@ from typing import Any
 
 from scripts.common.llm import Messages
 from scripts.sdg.generated import ARTIFACT_TYPES
+from scripts.sdg.lookups import HELP, LOOKUPS, lookup_count
 from scripts.sdg.protocol import DIMENSIONS, MULTI_HOP, QUERY_WEIGHTS, REASONING_TYPES, largest_remainder
 
 _VISIBLE = re.compile(
@@ -117,7 +118,7 @@ def question_messages(
     fewest = min(max(fewest, 2), most)
     hops = f"{fewest} to {most}" if most > fewest else str(most)
     kinds = "\n".join(
-        f"- {count} of query_type {name}: {QUERY_HELP[name].format(hops=hops)}"
+        f"- {count} of query_type {name}: {(QUERY_HELP | HELP)[name].format(hops=hops)}"
         for name, count in queries.items()
         if count
     )
@@ -157,7 +158,8 @@ def question_messages(
         "text, document, passage, segment, section, context or transcript.\n"
         "- Write as people search: in your own words, some questions short, no two about the same thing.\n"
         "- The answer is complete, and every part of it is in the segments named.\n"
-        f"- question_complexity is {options['min_complexity']} to 5 (5: several facts must be weighed).\n"
+        f"- question_complexity is {options['min_complexity']} to 5 (5: several facts must be weighed)"
+        f"{', 1 for lookups' if lookup_count(wanted, options) else ''}.\n"
         "- segment_ids are the numbers of exactly the segments that the answer needs.\n"
         f"- A {MULTI_HOP} question has one entry of hop_contexts for each step, and its segment_ids are those of all "
         f"steps together; any other question has a single entry.{across}\n"
@@ -192,7 +194,11 @@ def judge_messages(sections: Sequence[str], pairs: Sequence[Mapping[str, Any]]) 
 def type_counts(
     sections: Sequence[str], wanted: int, segments: int, options: Mapping[str, Any]
 ) -> tuple[dict[str, int], dict[str, int]]:
-    """How many pairs of each query type and of each reasoning type to ask for; both sum to ``wanted``."""
+    """How many pairs of each query type and of each reasoning type to ask for; both sum to ``wanted``.
+
+    Lookups come first; the recipe's query types share what is left.
+    """
+    lookups = lookup_count(wanted, options)
     queries: dict[str, float] = dict(options["query_counts"] or QUERY_WEIGHTS)
     if segments < 2:
         queries = {name: weight for name, weight in queries.items() if name != MULTI_HOP}
@@ -201,7 +207,10 @@ def type_counts(
     reasoning: dict[str, float] = dict(options["reasoning_counts"] or dict.fromkeys(REASONING_TYPES, 1))
     if not options["reasoning_counts"] and not any(map(_VISIBLE.search, sections)):
         del reasoning["visual"]
-    return largest_remainder(queries, wanted), largest_remainder(reasoning, wanted)
+    counts = largest_remainder(queries, wanted - lookups)
+    if lookups:
+        counts |= largest_remainder(dict.fromkeys(LOOKUPS, 1), lookups)
+    return counts, largest_remainder(reasoning, wanted)
 
 
 def _messages(system: str, user: str) -> Messages:

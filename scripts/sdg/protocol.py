@@ -8,12 +8,13 @@ follow no schema write ``"8/10"`` for 8 and ``multi-hop`` for ``multi_hop``, whi
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator
 
 from scripts.sdg.generated import ARTIFACT_TYPES
+from scripts.sdg.lookups import LOOKUPS
 
 MULTI_HOP = "multi_hop"
 QUERY_WEIGHTS = {MULTI_HOP: 3, "structural": 2, "contextual": 2}
@@ -84,7 +85,7 @@ class Pair(BaseModel):
     @field_validator("query_type")
     @classmethod
     def _known_query_type(cls, value: str) -> str:
-        return _one_of(value, QUERY_WEIGHTS)
+        return _one_of(value, [*QUERY_WEIGHTS, *LOOKUPS])
 
     @field_validator("reasoning_type")
     @classmethod
@@ -130,38 +131,63 @@ def _object(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
-def _list(items: Any) -> dict[str, Any]:
-    return {"type": "array", "items": items}
+def _list(items: Any, least: int = 0, most: int | None = None) -> dict[str, Any]:
+    """Small models do not stop by themselves: a list has a bound wherever one is known."""
+    bounds = {} if most is None else {"minItems": least, "maxItems": most}
+    return {"type": "array", "items": items, **bounds}
 
 
 _TEXT, _INTEGER = {"type": "string"}, {"type": "integer"}
 _SCORE = _object(score={"type": "integer", "minimum": 1, "maximum": 10}, justification=_TEXT)
-ARTIFACT_SCHEMA = _object(
-    **{name: _list(_object(text=_TEXT, description=_TEXT, importance=_TEXT)) for name in ARTIFACT_TYPES}
-)
-PAIR_SCHEMA = _object(
-    pairs=_list(
-        _object(
-            question=_TEXT,
-            answer=_TEXT,
-            question_complexity={"type": "integer", "minimum": 1, "maximum": 5},
-            query_type={"type": "string", "enum": list(QUERY_WEIGHTS)},
-            reasoning_type={"type": "string", "enum": list(REASONING_TYPES)},
-            segment_ids=_list(_INTEGER),
-            hop_contexts=_list(_object(hop_number=_INTEGER, segment_ids=_list(_INTEGER), summary=_TEXT)),
+# A document with more segments has their ids as integers, not as a list of choices, which endpoints bound
+_CHOICES = 200
+
+
+def artifact_schema(limit: int) -> dict[str, Any]:
+    """JSON Schema of a reply with at most ``limit`` artifacts of each type."""
+    item = _object(text=_TEXT, description=_TEXT, importance=_TEXT)
+    return _object(**{name: _list(item, 0, limit) for name in ARTIFACT_TYPES})
+
+
+def pair_schema(wanted: int, known: Sequence[int], max_hops: int, *, lookups: bool) -> dict[str, Any]:
+    """JSON Schema of a reply with ``wanted`` pairs about the segments ``known``.
+
+    The query types of lookups are in it where some are asked for.
+    """
+    segment = {"type": "integer", "enum": list(known)} if len(known) <= _CHOICES else _INTEGER
+    segments = _list(segment, 1, max(max_hops, min(len(known), 2 * max_hops)))
+    hop = _object(hop_number=_INTEGER, segment_ids=segments, summary=_TEXT)
+    return _object(
+        pairs=_list(
+            _object(
+                question=_TEXT,
+                answer=_TEXT,
+                question_complexity={"type": "integer", "minimum": 1, "maximum": 5},
+                query_type={"type": "string", "enum": [*QUERY_WEIGHTS, *(LOOKUPS if lookups else ())]},
+                reasoning_type={"type": "string", "enum": list(REASONING_TYPES)},
+                segment_ids=segments,
+                hop_contexts=_list(hop, 1, max_hops),
+            ),
+            wanted,
+            wanted,
         )
     )
-)
-JUDGE_SCHEMA = _object(
-    evaluations=_list(
-        _object(
-            pair=_INTEGER,
-            **dict.fromkeys(DIMENSIONS, _SCORE),
-            overall=_object(score={"type": "number", "minimum": 1, "maximum": 10}, assessment=_TEXT),
-            improvements=_TEXT,
+
+
+def judge_schema(count: int) -> dict[str, Any]:
+    """JSON Schema of a reply with ``count`` verdicts."""
+    return _object(
+        evaluations=_list(
+            _object(
+                pair={"type": "integer", "minimum": 1, "maximum": count},
+                **dict.fromkeys(DIMENSIONS, _SCORE),
+                overall=_object(score={"type": "number", "minimum": 1, "maximum": 10}, assessment=_TEXT),
+                improvements=_TEXT,
+            ),
+            count,
+            count,
         )
     )
-)
 
 
 def largest_remainder(weights: Mapping[str, float], total: int) -> dict[str, int]:
@@ -273,7 +299,7 @@ def _finished(pair: Pair, known: set[int], options: Mapping[str, Any]) -> dict[s
         raise ValueError("names no segment")
     if unknown := [segment for segment in segments if segment not in known]:
         raise ValueError(f"names segments that are not there: {', '.join(map(str, unknown))}")
-    if pair.question_complexity < options["min_complexity"]:
+    if pair.question_complexity < options["min_complexity"] and pair.query_type not in LOOKUPS:
         raise ValueError(f"question_complexity is {pair.question_complexity}, below {options['min_complexity']}")
     if multi and not options["min_hops"] <= len(hops) <= options["max_hops"]:
         raise ValueError(f"has {len(hops)} hops, not {options['min_hops']} to {options['max_hops']}")

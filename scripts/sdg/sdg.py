@@ -17,17 +17,18 @@ from scripts.common.contract import Contract
 from scripts.common.errors import UserError
 from scripts.common.files import read_jsonl, write_json, write_jsonl
 from scripts.common.job import job, log
-from scripts.common.llm import LOCAL, EmbeddingModel
+from scripts.common.llm import LOCAL
+from scripts.common.llm_embedding import EmbeddingModel
 from scripts.common.replies import ReplyStore
 from scripts.common.vector_store import VectorStore
 from scripts.sdg.checks import Coverage, Standing, marks, repeated_across, standing_of
 from scripts.sdg.filters import fault, normal_form
+from scripts.sdg.lookups import LOOKUPS
 from scripts.sdg.report import check_records, draw, summary, write_provenance
 
 # The score of a question at rank top_k; the recipe's default threshold, so that what passes the round trip is kept
 PASSING_SCORE = 7.0
 BLOCK = 512
-LOOKUPS = frozenset({"keyword", "short", "identifier"})
 
 # A question's vector of unit length; none where it does not fit the embedding model
 VectorOf = Callable[[str], np.ndarray | None]

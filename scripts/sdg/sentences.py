@@ -23,7 +23,7 @@ _ABBREVIATIONS = frozenset(
     "al approx bzw ca cf co corp dr ed e.g eds eq eqs esp est etc fig figs i.e inc jr ltd mr mrs ms no nos nr p pp "
     "prof ref refs resp sec sr st u.a usw vol vs z.b "
     # German, French, Spanish and Portuguese, Italian, Dutch, Polish, Russian; none that is a word of English, too
-    "abb d.h evtl ggf inkl mind s.o s.u u.ä v.a vgl zzgl av éd mme mlle n° réf pág págs sra srta dª ud uds ecc pag sigg "
+    "abb d.h evtl ggf inkl mind s.o s.u u.ä v.a vgl zzgl éd mme mlle n° réf pág págs sra srta dª ud uds ecc pag sigg "
     "bijv blz enz m.b.t np tzn tzw ww г гг им рис см стр табл т.д т.п "
     "т.е т.к".split()
 )

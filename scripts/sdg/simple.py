@@ -13,6 +13,7 @@ from typing import Any
 from scripts.common.llm import ChatModel, Messages, RequestTooLongError
 from scripts.sdg.asking import ask
 from scripts.sdg.generated import Generated, make_pair
+from scripts.sdg.lookups import KEYWORD, as_keywords, is_chosen
 
 _OPENINGS = ("What", "How", "(Which|Why|When|Where|Is|Does|Can)")
 QUESTIONS_PER_CALL = len(_OPENINGS)
@@ -42,15 +43,23 @@ def generate(record: dict[str, Any], models: dict[str, ChatModel], options: dict
     Args:
         record: A record of ``records.jsonl``.
         models: ``models["qa_generation"]`` is asked.
-        options: ``num_pairs`` is read.
+        options: ``num_pairs`` and ``lookup_share`` are read.
     """
     result = Generated([])
     wanted = options["num_pairs"]
     for chunk in spread(record["chunks"], math.ceil(wanted / QUESTIONS_PER_CALL)):
         count = min(QUESTIONS_PER_CALL, wanted - len(result.pairs))
         questions = _ask(chunk, models["qa_generation"], result)
-        result.pairs += [make_pair(text, [chunk["chunk_id"]], query_type="contextual") for text in questions[:count]]
+        result.pairs += [_pair(text, chunk["chunk_id"], options["lookup_share"]) for text in questions[:count]]
     return result
+
+
+def _pair(question: str, segment: int, share: float) -> dict[str, Any]:
+    """A question, or for a share of them its keywords: what a small model writes by itself are sentences."""
+    keywords = as_keywords(question) if is_chosen(question, share) else None
+    if keywords:
+        return make_pair(keywords, [segment], query_type=KEYWORD)
+    return make_pair(question, [segment], query_type="contextual")
 
 
 def _ask(chunk: dict[str, Any], model: ChatModel, result: Generated) -> list[str]:

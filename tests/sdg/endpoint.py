@@ -24,9 +24,8 @@ class State:
         self.requests = self.in_flight = self.peak = 0
         self.samples: list[int] = []
         self.retry_after_broken = 0
-        self.refuse_until = 0.0
+        self.refused: dict[str, float] = {}
         self.keys: list[str] = []
-        self.redirects = 0
 
     def summary(self) -> dict:
         return {
@@ -99,6 +98,15 @@ def reply_to(request: dict, fault: str | None) -> str:
     return text
 
 
+def embeddings(texts: list[str]) -> tuple[int, str]:
+    """A vector for each text by its letters, in the wrong order but with the right numbers; long texts are refused."""
+    if any(len(text) > 200 for text in texts):
+        return 400, '{"error": {"message": "input exceeds maximum context length"}}'
+    data = [{"object": "embedding", "index": n, "embedding": [len(text), 1.0]} for n, text in enumerate(texts)]
+    usage = {"prompt_tokens": len(texts), "total_tokens": len(texts)}
+    return 200, json.dumps({"object": "list", "model": "m", "data": data[::-1], "usage": usage})
+
+
 async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, state: State) -> None:
     try:
         while True:
@@ -123,24 +131,32 @@ async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, sta
         writer.close()
 
 
+def draw_fault(name: str, request: dict, state: State) -> str | None:
+    """The fault that a request meets, by its digest ``name``."""
+    if state.poison and state.poison in str(request.get("messages", [{}])[-1].get("content")):
+        return "500"
+    if not state.faults or int(name[:8], 16) / 0xFFFFFFFF >= state.share:
+        return None
+    fault = state.faults[int(name[8:12], 16) % len(state.faults)]
+    return None if fault in TRANSIENT and state.tries[name] > 1 else fault
+
+
 async def serve(writer: asyncio.StreamWriter, request: dict, body: bytes, state: State) -> bool:
     """Answer one request; whether the connection stays open."""
     loop = asyncio.get_running_loop()
     name = hashlib.sha256(body).hexdigest()
     state.tries[name] += 1
-    if loop.time() < state.refuse_until:
-        state.retry_after_broken += 1
-    draw = int(name[:8], 16) / 0xFFFFFFFF
-    fault = state.faults[int(name[8:12], 16) % len(state.faults)] if state.faults and draw < state.share else None
-    if state.poison and state.poison in request["messages"][-1]["content"]:
-        fault = "500"
-    elif fault in TRANSIENT and state.tries[name] > 1:
-        fault = None
+    state.retry_after_broken += loop.time() - state.refused.get(name, 0.0) < 0.99
+    fault = draw_fault(name, request, state)
     if fault:
         state.faults_made[fault] += 1
-    await asyncio.sleep(state.delay)
+    # a tenth more or less: no server answers 64 requests in the same instant
+    await asyncio.sleep(state.delay * (0.9 + 0.2 * int(name[12:16], 16) / 0xFFFF))
+    if "input" in request:
+        await answer(writer, *embeddings(request["input"]))
+        return True
     if fault == "429":
-        state.refuse_until = 0.0
+        state.refused[name] = loop.time()
         await answer(writer, 429, '{"error": {"message": "slow down"}}', "Retry-After: 1\r\n")
     elif fault == "500":
         await answer(writer, 500, '{"error": {"message": "internal"}}')

@@ -66,6 +66,9 @@ def test_repetitions_are_found_over_blocks_as_within_one() -> None:
         ("What does this passage say about wings?", "speaks of the prompt"),
         ("What is the flutter of the?", "cut off"),
         ("Wing flutter is measured?", "copied"),
+        ("What is the difference between wing and flutter?", "asks for a difference that its passage does not make"),
+        ("When does it apply to wing flutter?", "names no subject"),
+        ("How did the flutter in question 1 arise?", "speaks of the prompt"),
         ("What tax applies to imported cheese wheels?", "shares no word with its passage"),
     ],
 )
@@ -191,3 +194,11 @@ def test_provenance_holds_no_secret() -> None:
     assert "token=t" not in text
     assert '"s"' not in text
     assert "NAME" in text
+
+
+def test_questions_without_spaces_between_words_are_checked_too() -> None:
+    passage = "風洞の壁の境界層は干渉を減らす。"
+    question = "風洞の境界層は干渉を減らしますか？"
+    coverage = Coverage([passage, "翼のフラッターを測定する。"])
+    assert fault(question, passage) is None
+    assert coverage(question, passage) > 0.6 > coverage(question, "翼のフラッターを測定する。")

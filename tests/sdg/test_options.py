@@ -1,0 +1,39 @@
+"""Options of generation that depend on others, and models that share what they should."""
+
+from pathlib import Path
+
+import pytest
+
+from scripts.common.errors import UserError
+from scripts.common.replies import ReplyStore
+from scripts.sdg.generate import open_models
+from tests.sdg.conftest import configuration
+
+URL = "http://127.0.0.1:9/v1"
+
+
+def test_a_cost_limit_needs_the_prices_of_hosted_models() -> None:
+    with pytest.raises(UserError, match=r"llm\.max_cost needs the price of m: add it to llm\.prices"):
+        configuration(Path("x"), URL, llm__max_cost=1)
+    configuration(Path("x"), URL, llm__max_cost=1, llm__prices={"m": {"prompt": 1, "completion": 1}})
+
+
+def test_an_address_with_a_password_is_refused_and_not_shown() -> None:
+    with pytest.raises(UserError, match=r"llm\.providers\.test\.base_url holds a user") as error:
+        configuration(Path("x"), "https://user:canary@example.com/v1")
+    assert "canary" not in str(error.value)
+
+
+def test_a_provider_without_a_key_needs_no_entry_for_it(tmp_path: Path) -> None:
+    config = configuration(tmp_path, URL)
+    assert config["llm"]["providers"]["test"]["api_key_env"] is None
+    models = open_models(config, ReplyStore(tmp_path), None)
+    assert models["qa_generation"] is models["quality_judge"]
+
+
+def test_the_recipes_defaults_are_unchanged_by_the_checks_of_small_models() -> None:
+    sdg = configuration(Path("x"), URL)["sdg"]
+    assert sdg["style"] == "full"
+    assert sdg["question_checks"] is None
+    assert (sdg["lookup_share"], sdg["llm_free_pairs"], sdg["llm_free_extra_pairs"]) == (0, 0, 0)
+    assert sdg["drop_marked"] == []
