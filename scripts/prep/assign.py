@@ -52,7 +52,7 @@ def _shuffled(units: list[str], options: dict[str, Any]) -> dict[str, str]:
     random.Random(options["conversion_seed"]).shuffle(names)
     n_train, n_val = int(len(names) * options["train_ratio"]), int(len(names) * options["val_ratio"])
     return {
-        name: "train" if position < n_train else "val" if position < n_train + n_val else "test"
+        name: "train" if position < n_train else "val" if position < n_train + n_val else _last(options)
         for position, name in enumerate(names)
     }
 
@@ -60,13 +60,18 @@ def _shuffled(units: list[str], options: dict[str, Any]) -> dict[str, str]:
 def _hashed(units: list[str], options: dict[str, Any]) -> dict[str, str]:
     places = {name: place(name, options["conversion_seed"]) for name in units}
     first, second = options["train_ratio"], options["train_ratio"] + options["val_ratio"]
-    parts = {name: "train" if at < first else "val" if at < second else "test" for name, at in places.items()}
+    parts = {name: "train" if at < first else "val" if at < second else _last(options) for name, at in places.items()}
     # of few documents, chance may leave a part empty: the nearest to its border joins it
     if options["test_ratio"] and len(units) > 1 and "test" not in parts.values():
         parts[max(places, key=places.__getitem__)] = "test"
     if options["train_ratio"] and len(units) > 1 and "train" not in parts.values():
         parts[min(places, key=places.__getitem__)] = "train"
     return parts
+
+
+def _last(options: dict[str, Any]) -> str:
+    # without a test share, what rounding leaves over must not be held out
+    return "test" if options["test_ratio"] else "val" if options["val_ratio"] else "train"
 
 
 def place(name: str, seed: int) -> float:
