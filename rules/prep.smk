@@ -1,13 +1,22 @@
 """Stage 1: questions to training data and a held-out test set.
 
 inputs: stage 0's generation_result.json
-optional inputs: prep.sdg_input_path or prep.train_input_file (then stage 0 does not run), prep.groups_json
+optional inputs: prep.sdg_input_path or prep.train_input_file (then stage 0 does not run), prep.groups_json,
+    prep.eval_beir_path
 outputs: stage1_data_prep/train.json, val.json, corpus/, eval_beir/, train_mined.automodel.json,
     train_mined.automodel_unrolled.json
 """
 
 PREP = "stage1_data_prep"
 OWN_TRAIN = config["prep"]["train_input_file"]
+
+
+def frozen_test_set():
+    """Files of a test set to use again."""
+    folder = config["prep"]["eval_beir_path"]
+    names = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
+    return [f"{folder}/{name}" for name in names] if folder else []
+
 
 if OWN_TRAIN:
 
@@ -38,6 +47,7 @@ else:
         input:
             source=config["prep"]["sdg_input_path"] or rules.sdg.output.manifest,
             records=[] if config["prep"]["sdg_input_path"] else rules.sdg.output.records,
+            frozen=frozen_test_set(),
         output:
             train=out(f"{PREP}/train.json"),
             val=out(f"{PREP}/val.json"),
@@ -57,6 +67,7 @@ else:
             options=options(
                 "prep",
                 "quality_threshold",
+                "min_sub_score",
                 "train_ratio",
                 "val_ratio",
                 "test_ratio",
@@ -65,6 +76,9 @@ else:
                 "use_group_id_in_eval",
                 "split_strategy",
                 "groups_json",
+                "split_assignment",
+                "split_near_duplicates",
+                "eval_beir_path",
             ),
             groups=lambda wildcards: (
                 digest_of_file(config["prep"]["groups_json"])
@@ -82,6 +96,7 @@ rule mine:
     input:
         train=rules.split.output.train,
         corpus=rules.split.output.corpus,
+        split=branch(OWN_TRAIN, then=[], otherwise=out(f"{PREP}/split.json")),
         contract=out("vectors/base/contract.json"),
         queries=out("vectors/base/train_queries.json"),
         passages=out("vectors/base/corpus.json"),
@@ -102,6 +117,10 @@ rule mine:
             "hard_neg_margin",
             "hard_neg_margin_type",
             "hard_neg_same_document",
+            "hard_neg_test_documents",
+            "hard_neg_max_skipped",
+            "hard_neg_max_similarity",
+            "hard_neg_bm25_top",
         ),
         code=code("prep/mine.py"),
     message:

@@ -228,7 +228,11 @@ def _sources(c: dict[str, Any]) -> Iterator[str]:
         yield "prep.split_strategy=groups needs prep.groups_json"
     if prep["train_input_file"] and not named:
         yield "prep.train_input_file makes no test set: name one with eval.eval_data_path or eval.test_sets"
-    if not prep["train_input_file"] and not prep["test_ratio"] and not named:
+    if prep["train_input_file"] and prep["eval_beir_path"]:
+        yield "prep.eval_beir_path needs conversion, which prep.train_input_file skips; use eval.eval_data_path instead"
+    if prep["eval_beir_path"] and not prep["train_ratio"] + prep["val_ratio"]:
+        yield "prep.eval_beir_path leaves all documents for training: set prep.train_ratio above 0"
+    if not (prep["train_input_file"] or prep["test_ratio"] or prep["eval_beir_path"] or named):
         yield "prep.test_ratio is 0, so nothing is held out: raise it, or name a test set with eval.test_sets"
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from scripts.common.passages import Passage, collect, passage_id
 
+JUDGEMENTS = ("relevance", "accuracy", "context_support", "clarity")
 METADATA = (
     "query_type",
     "reasoning_type",
@@ -40,13 +41,14 @@ class Example:
 
 
 def convert(
-    records: Sequence[dict[str, Any]], *, quality_threshold: float
+    records: Sequence[dict[str, Any]], *, quality_threshold: float, min_sub_score: float | None = None
 ) -> tuple[dict[str, Passage], list[Example], collections.Counter[str]]:
     """Passages by id, examples in record order, and how many pairs were left out for which reason.
 
     Args:
         records: From :func:`scripts.prep.sources.read_records`.
         quality_threshold: Lowest overall score.
+        min_sub_score: Lowest score that any single judgement (relevance, accuracy, …) may have.
     """
     passages = collect((chunk["text"], record["source_id"]) for record in records for chunk in record["chunks"])
     examples: list[Example] = []
@@ -54,7 +56,7 @@ def convert(
     for record in records:
         texts = {chunk["chunk_id"]: chunk["text"] for chunk in record["chunks"]}
         for pair, verdict in _with_verdicts(record, left_out):
-            example, reason = _example(record, pair, verdict, texts, quality_threshold)
+            example, reason = _example(record, pair, verdict, texts, quality_threshold, min_sub_score)
             if example is None:
                 left_out[reason] += 1
                 continue
@@ -86,12 +88,15 @@ def _example(
     verdict: dict[str, Any] | None,
     texts: dict[Any, str],
     threshold: float,
+    lowest: float | None,
 ) -> tuple[Example | None, str]:
     score = None if verdict is None else (verdict.get("overall") or {}).get("score")
     if verdict is not None and not isinstance(score, int | float):
         return None, "no overall score"
     if score is not None and score < threshold:
         return None, "below the quality threshold"
+    if lowest is not None and verdict is not None and _weakest(verdict) < lowest:
+        return None, "a single judgement below prep.min_sub_score"
     if not pair["question"].strip():
         return None, "empty question"
     segments = list(dict.fromkeys(pair.get("segment_ids") or []))
@@ -103,3 +108,8 @@ def _example(
     metadata |= {"quality_score": score, "file_name": record["file_name"]}
     positives = list(dict.fromkeys(passage_id(texts[segment]) for segment in segments))
     return Example(record["source_id"], pair["question"], positives, [], bool(pair.get("training_only")), metadata), ""
+
+
+def _weakest(verdict: dict[str, Any]) -> float:
+    scores = [(verdict.get(name) or {}).get("score") for name in JUDGEMENTS]
+    return min((score for score in scores if isinstance(score, int | float)), default=10)

@@ -1,10 +1,4 @@
-"""Hard negatives by the recipe's rule: the base model's best passages that score clearly below the positives.
-
-For a question with weakest positive score ``m``, passages scoring above ``m * margin`` (``perc``) or ``m - margin``
-(``abs``) are taken for unlabelled positives and passed over; of the rest, the best ``n`` are its hard negatives (the
-positive-aware mining of de Souza P. Moreira et al. 2024, "NV-Retriever", arXiv:2407.15831). Unlike the original, a list
-that runs out stays short instead of being filled with rejected passages.
-"""
+"""Hard negatives by the recipe's rule, each with its rank, score and margin (see :mod:`scripts.prep.negatives`)."""
 
 import collections
 import statistics
@@ -17,9 +11,11 @@ import numpy as np
 from scripts.common.contract import Contract
 from scripts.common.files import read_json, write_json
 from scripts.common.job import job, log
-from scripts.common.passages import Passage, read_corpus, searchable
+from scripts.common.passages import Passage, read_corpus
 from scripts.common.progress import progress
 from scripts.common.vector_store import VectorStore
+from scripts.prep.negatives import Candidate, best_below, limit
+from scripts.prep.screening import Screen, bm25_agreement, near_positive
 
 
 def mine(
@@ -30,6 +26,7 @@ def mine(
     contract: Contract,
     store: str | Path,
     options: dict[str, Any],
+    split_file: str | Path | None = None,
     block: int = 128,
     corpus_block: int = 50_000,
 ) -> None:
@@ -41,38 +38,43 @@ def mine(
         target: The mined file.
         contract: The base model's.
         store: Folder of the vector store.
-        options: ``hard_negatives_to_mine``, ``hard_neg_margin``, ``hard_neg_margin_type``, ``hard_neg_same_document``.
+        options: ``prep``'s ``hard_neg…`` options.
+        split_file: ``split.json``; without it no document is known to be a test document.
         block: Questions scored at once.
-        corpus_block: Passages scored at once.
+        corpus_block: Passages read at once.
     """
     value = read_json(train_file, "training file")
     data, passages = value["data"], read_corpus(corpus_file)
-    names = searchable(passages)
-    corpus = VectorStore(store, contract, "passage").gather([passage.text for passage in passages.values()])
-    row_of = {name: row for row, name in enumerate(passages)}
-    candidates = np.array([row_of[name] for name in names])
+    pool = Pool(passages, VectorStore(store, contract, "passage"))
     queries = VectorStore(store, contract, "query").gather([item["question"] for item in data])
+    tested = held_out_documents(split_file) if not options["hard_neg_test_documents"] else set()
     forbidden = forbidden_rows(data, passages, options["hard_neg_same_document"])
-    bar = progress(len(data), "mine", "question")
-    for start in range(0, len(data), block):
-        part = slice(start, start + block)
-        for item, query, barred in zip(data[part], queries[part], forbidden[part], strict=True):
-            positive_rows = [row_of[entry["id"]] for entry in item["pos_doc"]]
-            scores = (corpus[positive_rows] @ query).tolist()
-            item["pos_doc"] = [
-                {"id": entry["id"], "score": float(score)} for entry, score in zip(item["pos_doc"], scores, strict=True)
-            ]
-            item["limit"] = limit(min(scores), options["hard_neg_margin"], options["hard_neg_margin_type"])
-            item["barred"] = barred
-        limits = np.array([item.pop("limit") for item in data[part]], np.float32)
-        barred_rows = [item.pop("barred") for item in data[part]]
-        blocks = _blocks(corpus, candidates, corpus_block)
-        best = best_below(queries[part], blocks, limits, barred_rows, options["hard_negatives_to_mine"])
-        keys = list(passages)
-        for item, found in zip(data[part], best, strict=True):
-            item["neg_doc"] = [{"id": keys[row], "score": float(score)} for row, score in found]
-        bar.update(len(data[part]))
-    bar.close()
+    positives = [[pool.row_of[entry["id"]] for entry in item["pos_doc"]] for item in data]
+    weakest = np.empty(len(data), np.float32)
+    for index, (item, rows) in enumerate(zip(data, positives, strict=True)):
+        scores = (pool.vectors(rows) @ queries[index]).tolist()
+        item["pos_doc"] = [
+            {"id": entry["id"], "score": float(score)} for entry, score in zip(item["pos_doc"], scores, strict=True)
+        ]
+        weakest[index] = min(scores)
+    limits = [limit(float(score), options["hard_neg_margin"], options["hard_neg_margin_type"]) for score in weakest]
+    candidates = pool.candidates(tested)
+    found, refused = search(
+        queries,
+        pool,
+        candidates,
+        np.array(limits, np.float32),
+        forbidden,
+        screens(data, pool, candidates, positives, options),
+        count=options["hard_negatives_to_mine"],
+        skip=options["hard_neg_max_skipped"],
+        block=block,
+        corpus_block=corpus_block,
+    )
+    for item, best, low in zip(data, found, weakest, strict=True):
+        item["neg_doc"] = [
+            {"id": pool.names[c.row], "score": c.score, "rank": c.rank, "margin": float(low) - c.score} for c in best
+        ]
     arguments = {
         **options,
         "model_name_or_path": contract.model,
@@ -83,19 +85,133 @@ def mine(
         "query_max_length": contract.query_max_length,
         "passage_max_length": contract.passage_max_length,
     }
-    write_json(target, {**value, "mining": {"args": arguments}, "data": data}, indent=4)
+    mining = {"args": arguments, "refused": dict(refused)}
+    write_json(target, {**value, "mining": mining, "data": data}, indent=4)
     report(data, options["hard_negatives_to_mine"])
+    for reason, count in refused.most_common():
+        log.info("refused %d candidates: %s", count, reason)
 
 
-def limit(weakest_positive: float, margin: float, kind: str) -> float:
-    """Highest score a hard negative may have.
+class Pool:
+    """The passages by row, with their vectors read when asked for."""
 
-    ``perc`` takes ``margin`` off the weakest positive's distance from zero, so that a negative cosine moves the limit
-    down as a positive one does.
+    def __init__(self, passages: dict[str, Passage], store: VectorStore) -> None:
+        self.passages, self.names = passages, list(passages)
+        self.row_of = {name: row for row, name in enumerate(self.names)}
+        self.texts = [passage.text for passage in passages.values()]
+        self._store = store
+
+    def vectors(self, rows: Sequence[int]) -> np.ndarray:
+        """Float32 vectors ``[len(rows), dimension]``."""
+        return self._store.gather([self.texts[row] for row in rows])
+
+    def candidates(self, tested: set[str]) -> np.ndarray:
+        """Rows that may be negatives: neither made for training alone nor of a test document."""
+        return np.array(
+            [
+                self.row_of[name]
+                for name, passage in self.passages.items()
+                if not passage.training_only and tested.isdisjoint(passage.documents)
+            ],
+            np.int64,
+        )
+
+    def blocks(self, rows: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """``(rows, vectors)`` of these rows, ``size`` at a time."""
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            yield part, self.vectors(part.tolist())
+
+
+def search(
+    queries: np.ndarray,
+    pool: Pool,
+    candidates: np.ndarray,
+    limits: np.ndarray,
+    barred: Sequence[set[int]],
+    screens: Sequence[Screen],
+    *,
+    count: int,
+    skip: int | None,
+    block: int,
+    corpus_block: int,
+) -> tuple[list[list[Candidate]], collections.Counter[str]]:
+    """Per question its hard negatives, and how many candidates were refused for which reason.
+
+    With ``skip``, the limit passes over at most so many passages: a positive that the model ranks too low would
+    otherwise shut out all that is hard. Questions whose candidates were refused are searched again, deeper.
     """
-    if kind == "abs":
-        return weakest_positive - margin
-    return weakest_positive - abs(weakest_positive) * (1 - margin)
+    refused: collections.Counter[str] = collections.Counter()
+    found: list[list[Candidate]] = [[] for _ in queries]
+    open_questions = np.arange(len(queries))
+    depth = count if not screens else 2 * count + 8
+    while len(open_questions):
+        part = open_questions
+        bar = progress(len(candidates), f"mine for {len(part)} questions", "passage")
+        best = best_below(
+            queries[part],
+            pool.blocks(candidates, corpus_block),
+            limits[part] if skip is None else np.full(len(part), np.inf, np.float32),
+            [barred[i] for i in part],
+            depth if skip is None else depth + skip,
+            query_block=block,
+            advance=bar.update,
+        )
+        bar.close()
+        again = []
+        for index, ranked in zip(part.tolist(), best, strict=True):
+            below = ranked if skip is None else [c for c in ranked if c.score <= limits[index] or c.rank > skip]
+            kept, reasons = _screened(index, below, screens, count)
+            if len(kept) < count and len(below) >= depth:
+                again.append(index)
+                continue
+            found[index] = kept
+            refused.update(reasons)
+        open_questions, depth = np.array(again, np.int64), 4 * depth
+    return found, refused
+
+
+def _screened(
+    question: int, ranked: Sequence[Candidate], screens: Sequence[Screen], count: int
+) -> tuple[list[Candidate], list[str]]:
+    kept: list[Candidate] = []
+    reasons: list[str] = []
+    for candidate in ranked:
+        if len(kept) == count:
+            break
+        reason = next((found for screen in screens if (found := screen(question, candidate))), None)
+        if reason is None:
+            kept.append(candidate)
+        else:
+            reasons.append(reason)
+    return kept, reasons
+
+
+def screens(
+    data: Sequence[dict[str, Any]],
+    pool: Pool,
+    candidates: np.ndarray,
+    positives: Sequence[Sequence[int]],
+    options: dict[str, Any],
+) -> list[Screen]:
+    """The screens that are configured."""
+    found: list[Screen] = []
+    if options["hard_neg_bm25_top"] is not None:
+        rows = sorted({*candidates.tolist(), *(row for own in positives for row in own)})
+        questions = [item["question"] for item in data]
+        texts = [pool.texts[row] for row in rows]
+        found.append(bm25_agreement(questions, texts, rows, positives, options["hard_neg_bm25_top"]))
+    if options["hard_neg_max_similarity"] is not None:
+        found.append(near_positive(pool.vectors, positives, options["hard_neg_max_similarity"]))
+    return found
+
+
+def held_out_documents(split_file: str | Path | None) -> set[str]:
+    """Documents of the held-out test set."""
+    if split_file is None:
+        return set()
+    parts = read_json(split_file, "split report")["part_of"]
+    return {document for document, part in parts.items() if part == "test"}
 
 
 def forbidden_rows(data: Sequence[dict[str, Any]], passages: dict[str, Passage], same_document: bool) -> list[set[int]]:
@@ -122,43 +238,6 @@ def forbidden_rows(data: Sequence[dict[str, Any]], passages: dict[str, Passage],
     return found
 
 
-def best_below(
-    queries: np.ndarray,
-    blocks: Iterator[tuple[np.ndarray, np.ndarray]],
-    limits: np.ndarray,
-    barred: Sequence[set[int]],
-    count: int,
-) -> list[list[tuple[int, float]]]:
-    """Per query the ``count`` best ``(row, score)`` at or below its limit and not barred, best first.
-
-    Memory is bounded by one block of scores; ties fall to the lower row.
-    """
-    best: list[list[tuple[float, int]]] = [[] for _ in queries]
-    for rows, vectors in blocks:
-        scores = queries @ vectors.T
-        scores[scores > limits[:, None]] = -np.inf
-        position_of = {row: position for position, row in enumerate(rows.tolist())}
-        for index, bars in enumerate(barred):
-            positions = [position_of[row] for row in bars if row in position_of]
-            scores[index, positions] = -np.inf
-        width = min(count, scores.shape[1])
-        top = np.argpartition(-scores, width - 1, axis=1)[:, :width]
-        for index, positions in enumerate(top):
-            fresh = [
-                (-float(scores[index, position]), int(rows[position]))
-                for position in positions
-                if np.isfinite(scores[index, position])
-            ]
-            best[index] = sorted(best[index] + fresh)[:count]
-    return [[(row, -score) for score, row in found] for found in best]
-
-
-def _blocks(corpus: np.ndarray, candidates: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for start in range(0, len(candidates), size):
-        rows = candidates[start : start + size]
-        yield rows, corpus[rows]
-
-
 def report(data: Sequence[dict[str, Any]], wanted: int) -> None:
     """Say how many negatives were found, and warn of short lists."""
     counts = [len(item["neg_doc"]) for item in data]
@@ -181,6 +260,7 @@ if __name__ == "__main__":
             contract=Contract.load(snakemake.input.contract),  # noqa: F821
             store=f"{snakemake.config['output_dir']}/cache/vectors",  # noqa: F821
             options=snakemake.params.options,  # noqa: F821
+            split_file=snakemake.input.get("split") or None,  # noqa: F821
             block=snakemake.config["prep"]["mining_batch_size"],  # noqa: F821
             corpus_block=snakemake.config["prep"]["corpus_chunk_size"],  # noqa: F821
         )

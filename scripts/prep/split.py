@@ -1,19 +1,19 @@
 """Generated records to ``train.json``, ``val.json``, ``corpus/`` and ``eval_beir/``, divided by document."""
 
-import random
+import collections
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from scripts.common.beir import write_beir
 from scripts.common.errors import UserError
-from scripts.common.files import read_json, write_json
+from scripts.common.files import write_json
 from scripts.common.job import job, log
 from scripts.common.passages import Passage, searchable, write_corpus
+from scripts.prep.assign import PARTS, assign, document_groups, read_groups
 from scripts.prep.convert import Example, convert
+from scripts.prep.frozen import plain, reuse, without_overlap
 from scripts.prep.sources import read_records
-
-PARTS = ("train", "val", "test")
 
 
 def split(source: str | Path, output: str | Path, *, corpus_id: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -29,82 +29,97 @@ def split(source: str | Path, output: str | Path, *, corpus_id: str, options: di
         UserError: Nothing is left to train on or, with a test share, to test on.
     """
     records = read_records(source)
-    passages, examples, left_out = convert(records, quality_threshold=options["quality_threshold"])
-    for reason, count in left_out.most_common():
-        log.warning("left out %d pairs: %s", count, reason)
-    part_of = assign(examples, read_groups(options), options)
+    passages, examples, left_out = convert(
+        records, quality_threshold=options["quality_threshold"], min_sub_score=options["min_sub_score"]
+    )
+    root = Path(output)
+    if options["eval_beir_path"]:
+        examples, count = without_overlap(examples, passages, reuse(options["eval_beir_path"], root / "eval_beir"))
+        left_out["overlaps the frozen test set"] += count
+        options = without_test(options)
+    groups = read_groups(options)
+    if options["split_near_duplicates"] is not None:
+        groups += near_duplicate_groups(records, passages, examples, options["split_near_duplicates"])
+    askable = {example.document for example in examples if not example.training_only}
+    part_of = assign(askable, {example.document for example in examples} - askable, groups, options)
     parts: dict[str, list[Example]] = {part: [] for part in PARTS}
     for example in examples:
         parts[part_of[example.document]].append(example)
-    parts["test"] = [example for example in parts["test"] if not example.training_only]
-    train = [example for example in parts["train"] if len(example.positives) <= options["max_pos_docs"]]
+    keep_apart(parts, left_out)
+    parts["train"] = train = few_positives(parts["train"], options["max_pos_docs"], left_out)
+    warn(options, left_out, parts)
     if not train:
         raise UserError(
             f"no training example is left of {len(examples)} pairs: lower prep.quality_threshold, raise "
             "prep.train_ratio, or generate more questions."
         )
-    root = Path(output)
     write_corpus(root / "corpus", passages, corpus_id)
     write_json(root / "train.json", training_file(train, corpus_id, 0))
     write_json(root / "val.json", training_file(parts["val"], corpus_id, len(train)))
-    write_test_set(root / "eval_beir", passages, parts["test"], group_ids=options["use_group_id_in_eval"])
+    if not options["eval_beir_path"]:
+        write_test_set(root / "eval_beir", passages, parts["test"], group_ids=options["use_group_id_in_eval"])
     counts = {
         "documents": {part: sum(value == part for value in part_of.values()) for part in PARTS},
         "examples": {"train": len(train), "val": len(parts["val"]), "test": len(parts["test"])},
         "passages": len(searchable(passages)),
         "training_only_passages": len(passages) - len(searchable(passages)),
-        "left_out": dict(left_out),
+        "left_out": {reason: count for reason, count in left_out.items() if count},
+        "near_duplicate_groups": groups,
+        "part_of": part_of,
+        "frozen_test_set": options["eval_beir_path"],
     }
-    if len(train) < 100:
-        log.warning("only %d training examples: expect little; 100 are the least, 1000 are good", len(train))
-    if options["test_ratio"] and len(parts["test"]) < 50:
-        log.warning("only %d test queries: differences under several points mean nothing", len(parts["test"]))
     log.info("%(examples)s examples of %(documents)s documents, %(passages)d passages", counts)
     return counts
 
 
-def assign(examples: Sequence[Example], groups: Sequence[Sequence[str]], options: dict[str, Any]) -> dict[str, str]:
-    """Part (``train``, ``val`` or ``test``) by document.
-
-    As in the recipe: documents are sorted, shuffled by seed and cut at the ratios. Documents with training-only pairs
-    alone could give no test query and go to training.
-    """
-    askable = {example.document for example in examples if not example.training_only}
-    group_of = {document: f"group {number}" for number, group in enumerate(groups) for document in group}
-    units: dict[str, list[str]] = {}
-    for document in sorted(askable):
-        units.setdefault(group_of.get(document, document), []).append(document)
-    names = sorted(units)
-    random.Random(options["conversion_seed"]).shuffle(names)
-    n_train, n_val = int(len(names) * options["train_ratio"]), int(len(names) * options["val_ratio"])
-    if options["test_ratio"] and len(names) == n_train + n_val:
-        raise UserError(
-            f"{len(names)} documents with questions are too few to hold some out for testing (prep.test_ratio "
-            f"{options['test_ratio']:g}). Generate questions for more documents, or set test_ratio to 0 and name a "
-            "test set with eval.test_sets."
-        )
-    part_of = {example.document: "train" for example in examples}
-    for position, name in enumerate(names):
-        part = "train" if position < n_train else "val" if position < n_train + n_val else "test"
-        part_of.update(dict.fromkeys(units[name], part))
-    return part_of
+def keep_apart(parts: dict[str, list[Example]], left_out: collections.Counter[str]) -> None:
+    """Take training-only pairs out of the test, and questions of the test, whatever their document, out of the rest."""
+    parts["test"] = [example for example in parts["test"] if not example.training_only]
+    asked = {plain(example.question) for example in parts["test"]}
+    for part in ("train", "val"):
+        kept = [example for example in parts[part] if plain(example.question) not in asked]
+        left_out["question also asked in the test"] += len(parts[part]) - len(kept)
+        parts[part] = kept
 
 
-def read_groups(options: dict[str, Any]) -> list[list[str]]:
-    """Groups of documents that stay together, of ``prep.groups_json``."""
-    if options["split_strategy"] != "groups":
-        return []
-    groups = read_json(options["groups_json"], "prep.groups_json")
-    if not isinstance(groups, list) or not all(
-        isinstance(group, list) and all(isinstance(name, str) for name in group) for group in groups
-    ):
-        raise UserError(f"prep.groups_json {options['groups_json']} must be a list of lists of document paths.")
-    seen: set[str] = set()
-    for name in (name for group in groups for name in group):
-        if name in seen:
-            raise UserError(f"prep.groups_json {options['groups_json']}: {name} stands in two groups; merge them.")
-        seen.add(name)
-    return groups
+def few_positives(examples: list[Example], most: int, left_out: collections.Counter[str]) -> list[Example]:
+    """Examples with at most so many positives."""
+    kept = [example for example in examples if len(example.positives) <= most]
+    left_out["more positives than prep.max_pos_docs"] += len(examples) - len(kept)
+    return kept
+
+
+def warn(options: dict[str, Any], left_out: collections.Counter[str], parts: dict[str, list[Example]]) -> None:
+    """Say what was left out and what is too little."""
+    for reason, count in left_out.most_common():
+        if count:
+            log.warning("left out %d pairs: %s", count, reason)
+    if 0 < len(parts["train"]) < 100:
+        log.warning("only %d training examples: expect little; 100 are the least, 1000 are good", len(parts["train"]))
+    if options["test_ratio"] and len(parts["test"]) < 50:
+        log.warning("only %d test queries: differences under several points mean nothing", len(parts["test"]))
+
+
+def without_test(options: dict[str, Any]) -> dict[str, Any]:
+    """Options under which all documents train or validate, in the proportion configured."""
+    share = options["train_ratio"] + options["val_ratio"]
+    train = options["train_ratio"] / share if share else 1.0
+    return {**options, "train_ratio": train, "val_ratio": 1 - train if options["val_ratio"] else 0.0, "test_ratio": 0}
+
+
+def near_duplicate_groups(
+    records: Sequence[dict[str, Any]], passages: dict[str, Passage], examples: Sequence[Example], threshold: float
+) -> list[list[str]]:
+    """Documents that must not be divided because they, or the answers to their questions, are near-duplicates."""
+    texts: dict[str, str] = {}
+    for record in records:
+        body = "\n".join(chunk["text"] for chunk in record["chunks"])
+        texts[record["source_id"]] = f"{texts.get(record['source_id'], '')}\n{body}"
+    positives: dict[str, set[str]] = {}
+    for example in examples:
+        for name in (*example.positives, *example.also_positive):
+            positives.setdefault(name, set()).add(example.document)
+    return document_groups(texts, positives, {name: passage.text for name, passage in passages.items()}, threshold)
 
 
 def training_file(examples: Sequence[Example], corpus_id: str, first: int) -> dict[str, Any]:

@@ -1,0 +1,85 @@
+"""The store keeps what was written, and computes again only what is damaged or new."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scripts.common.contract import Contract
+from scripts.common.vector_store import RECORD, VectorStore
+
+CONTRACT = Contract(
+    model="m",
+    weights_sha256="0" * 64,
+    dimension=4,
+    pooling="avg",
+    l2_normalize=True,
+    query_prefix="",
+    passage_prefix="",
+    query_max_length=8,
+    passage_max_length=8,
+)
+TEXTS = ["one", "two", "three"]
+ROWS = np.arange(12, dtype=np.float32).reshape(3, 4)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> VectorStore:
+    with VectorStore(tmp_path, CONTRACT, "passage").writer() as writer:
+        writer.add(TEXTS, ROWS)
+    return VectorStore(tmp_path, CONTRACT, "passage")
+
+
+def test_only_new_texts_are_missing(store: VectorStore) -> None:
+    assert store.missing([*TEXTS, "new", "new"]) == ["new"]
+    np.testing.assert_array_equal(store.gather(["three", "one"]), ROWS[[2, 0]])
+
+
+def test_a_damaged_row_is_found_and_replaced(store: VectorStore, tmp_path: Path) -> None:
+    file = next(store.folder.glob("*.vec"))
+    raw = bytearray(file.read_bytes())
+    raw[20] ^= 1
+    file.write_bytes(raw)
+    again = VectorStore(tmp_path, CONTRACT, "passage")
+    assert again.missing(TEXTS) == ["two"]
+    with again.writer() as writer:
+        writer.add(["two"], ROWS[1:2])
+    mended = VectorStore(tmp_path, CONTRACT, "passage")
+    assert mended.missing(TEXTS) == []
+    np.testing.assert_array_equal(mended.gather(TEXTS), ROWS)
+
+
+@pytest.mark.parametrize("lost", [1, 17, 4 * 4 + 3])
+def test_a_torn_end_loses_whole_rows_only(store: VectorStore, tmp_path: Path, lost: int) -> None:
+    file = next(store.folder.glob("*.vec"))
+    file.write_bytes(file.read_bytes()[:-lost])
+    again = VectorStore(tmp_path, CONTRACT, "passage")
+    assert again.missing(TEXTS) == TEXTS[3 - (lost + 15) // 16 :]
+
+
+def test_a_torn_index_loses_its_last_row(store: VectorStore, tmp_path: Path) -> None:
+    file = next(store.folder.glob("*.idx"))
+    file.write_bytes(file.read_bytes()[: 2 * RECORD.size + 5])
+    assert VectorStore(tmp_path, CONTRACT, "passage").missing(TEXTS) == ["three"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"passage_prefix": "passage:"},
+        {"passage_max_length": 9},
+        {"pooling": "cls"},
+        {"weights_sha256": "1" * 64},
+        {"l2_normalize": False},
+        {"backend": "onnx"},
+    ],
+)
+def test_what_decides_a_vector_decides_the_key(store: VectorStore, tmp_path: Path, change: dict[str, object]) -> None:
+    other = dataclasses.replace(CONTRACT, **change)
+    assert VectorStore(tmp_path, other, "passage").missing(TEXTS) == TEXTS
+
+
+def test_not_a_number_is_refused(store: VectorStore) -> None:
+    with store.writer() as writer, pytest.raises(ValueError, match="NaN"):
+        writer.add(["x"], np.full((1, 4), np.nan, np.float32))

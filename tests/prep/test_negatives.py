@@ -1,0 +1,38 @@
+"""The mining rule against a plain reading of it, and against sentence-transformers on a real collection."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scripts.prep.negatives import best_below, limit
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), passages=st.integers(1, 60), count=st.integers(1, 8), block=st.integers(1, 70))
+def test_best_below_is_the_plain_rule(seed: int, passages: int, count: int, block: int) -> None:
+    chooser = np.random.default_rng(seed)
+    # few distinct values, so that ties occur
+    corpus = chooser.integers(-2, 3, (passages, 3)).astype(np.float32)
+    queries = chooser.integers(-2, 3, (5, 3)).astype(np.float32)
+    limits = chooser.integers(-3, 6, 5).astype(np.float32)
+    barred = [set(chooser.integers(0, passages, 3).tolist()) for _ in range(5)]
+    blocks = ((np.arange(s, min(passages, s + block)), corpus[s : s + block]) for s in range(0, passages, block))
+    found = best_below(queries, blocks, limits, barred, count, query_block=2)
+    for query, most, bars, got in zip(queries, limits, barred, found, strict=True):
+        scores = corpus @ query
+        order = [row for row in np.lexsort((np.arange(passages), -scores)).tolist() if row not in bars]
+        wanted = [(row, float(scores[row]), rank) for rank, row in enumerate(order, 1) if scores[row] <= most][:count]
+        assert [(c.row, c.score, c.rank) for c in got] == wanted
+
+
+@given(score=st.floats(-1, 1), margin=st.floats(0.01, 1))
+def test_the_limit_never_lies_above_the_positive(score: float, margin: float) -> None:
+    assert limit(score, margin, "perc") <= score
+    assert limit(score, margin, "abs") <= score
+
+
+def test_limit_by_the_recipe() -> None:
+    assert limit(0.8, 0.95, "perc") == pytest.approx(0.76)
+    assert limit(-0.8, 0.95, "perc") == pytest.approx(-0.84)
+    assert limit(0.8, 0.1, "abs") == pytest.approx(0.7)
