@@ -2,8 +2,8 @@
 
     python -m tests.benchmarks.serving ../shared/collections/cranfield --seconds 60 --infinity /work/bench/infinity
 
-Every client sends one text of the collection at a time and waits for its answer. Peers: sentence-transformers behind FastAPI,
-and infinity-emb when ``--infinity`` names a virtual environment that has it. Vectors are compared with ours.
+Every client sends one text of the collection at a time and waits for its answer. Peers: sentence-transformers behind
+FastAPI, and infinity-emb when ``--infinity`` names a virtual environment that has it. Vectors are compared with ours.
 """
 
 import argparse
