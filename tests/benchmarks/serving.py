@@ -20,6 +20,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 
 from scripts.common.beir import read_beir
 from scripts.common.contract import Contract, weights_digest
@@ -68,11 +69,11 @@ async def load(url: str, texts: list[str], clients: int, seconds: float) -> dict
         await asyncio.gather(*(client(number, session) for number in range(clients)))
     took = time.monotonic() - started
     cut = {f"p{p}_ms": round(1e3 * float(np.percentile(latencies, p)), 1) for p in (50, 99)}
-    return {"requests_per_second": round(len(latencies) / took, 2), **cut, "errors": errors}
+    return {"requests": len(latencies), "requests_per_second": round(len(latencies) / took, 2), **cut, "errors": errors}
 
 
 @contextlib.contextmanager
-def server(command: list[str], health: str, environment: dict[str, str]) -> Iterator[None]:
+def server(command: list[str], health: str, environment: dict[str, str]) -> Iterator[psutil.Process]:
     """A server process that answers its health address."""
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **environment}, stdout=log, stderr=log)
@@ -86,10 +87,16 @@ def server(command: list[str], health: str, environment: dict[str, str]) -> Iter
                     log.seek(0)
                     raise RuntimeError(log.read().decode()[-2000:])
                 time.sleep(0.2)
-            yield
+            yield psutil.Process(process.pid)
         finally:
             process.terminate()
             process.wait(60)
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """Processor time of a process and what it started."""
+    times = [part.cpu_times() for part in (process, *process.children(recursive=True))]
+    return sum(part.user + part.system for part in times)
 
 
 def int8_of(exported: Path, target: Path) -> None:
@@ -149,7 +156,7 @@ def main() -> int:
             base = f"http://127.0.0.1:{port}"
             health = f"{base}/health" if name == "infinity-emb" else f"{base}/v1/health/ready"
             try:
-                with server(command, health, environment):
+                with server(command, health, environment) as process:
                     reply = httpx.post(
                         f"{base}/v1/embeddings",
                         json={"model": "m", "input": texts[:PROBES]},
@@ -160,10 +167,13 @@ def main() -> int:
                     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
                     reference = vectors if reference is None else reference
                     cosine = float((vectors * reference).sum(axis=1).min())
-                    found[name] = {
-                        clients: asyncio.run(load(f"{base}/v1/embeddings", texts, clients, arguments.seconds))
-                        for clients in arguments.clients
-                    }
+                    found[name] = {}
+                    for clients in arguments.clients:
+                        before = cpu_seconds(process)
+                        facts = asyncio.run(load(f"{base}/v1/embeddings", texts, clients, arguments.seconds))
+                        # on a machine that others use too, throughput also tells how many threads fought for it
+                        facts["cpu_ms_per_request"] = round(1e3 * (cpu_seconds(process) - before) / facts["requests"])
+                        found[name][clients] = facts
                     print(json.dumps({"server": name, "min_cosine": round(cosine, 6), **found[name]}), flush=True)
             except RuntimeError as error:
                 print(json.dumps({"server": name, "failed": str(error)[-600:]}), flush=True)

@@ -9,39 +9,16 @@ import numpy as np
 import onnx
 import pytest
 
-from scripts.common.beir import write_beir
 from scripts.common.contract import Contract, weights_digest
 from scripts.common.encoder import open_encoder, pad
 from scripts.common.errors import UserError
 from scripts.common.onnx_encoder import OnnxEncoder
 from scripts.common.onnx_graph import gather_weights
 from scripts.export.export import check, export
-from scripts.export.export_onnx import export_onnx
 from scripts.export.plan import sequence_lengths
 from scripts.vectors.contract import write_contract
 from tests.conftest import MODEL_OPTIONS
-
-TEXTS = ["heat transfer", "lift of a wing at low speed", "a boundary layer " * 12, "shock waves " * 40]
-
-
-@pytest.fixture(scope="module")
-def test_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("set")
-    passages = [{"_id": f"p{n}", "title": "", "text": text * (n + 1)} for n, text in enumerate(TEXTS)]
-    queries = [{"_id": f"q{n}", "text": text[:60]} for n, text in enumerate(TEXTS)]
-    write_beir(folder, passages, queries, [(f"q{n}", f"p{n}", 1) for n in range(len(TEXTS))])
-    return folder
-
-
-def exported_from(model: Path, target: Path, **options: object) -> Path:
-    values = {"opset": 17, "dtype": "fp32", "attention": "eager", "use_dimensions": True, **options}
-    export_onnx(model / "contract.json", target, **values)
-    return target
-
-
-@pytest.fixture(scope="module")
-def exported(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return exported_from(tiny_model, tmp_path_factory.mktemp("export") / "onnx")
+from tests.export.conftest import TEXTS, exported_from
 
 
 def gate(model: Path, folder: Path, test_set: Path, target: Path, min_cosine: float = 0.9999) -> None:
