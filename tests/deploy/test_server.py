@@ -8,6 +8,7 @@ import json
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -227,3 +228,18 @@ def test_kill_under_load_and_restart_at_the_same_port(exported: Path, tmp_path: 
         finally:
             again.process.kill()
             again.process.wait()
+
+
+def test_generated_requests_find_no_server_error(server: Server, tmp_path: Path) -> None:
+    pytest.importorskip("schemathesis")
+    before = len(server.entries())
+    command = [
+        *(sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json", "--checks=not_a_server_error"),
+        *("--max-examples=15", "--seed=1", "--request-timeout=30", "--phases=examples,coverage,fuzzing"),
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert "/v1/embeddings" in httpx.get(f"{server.url}/openapi.json").text
+    entries = server.entries()[before:]
+    assert len(entries) >= 5, "requests that pass the schema reach the model"
+    assert all(entry["status"] < 500 for entry in entries)
