@@ -2,7 +2,8 @@
 
 inputs: the tuned model's folder, a test set
 optional inputs: export.model_path (own checkpoint with contract.json)
-outputs: stage4_export/onnx/, stage4_export/tensorrt/ (export.export_to_trt), stage4_export/export.json
+outputs: stage4_export/onnx/, stage4_export/tensorrt/ (export.export_to_trt), stage4_export/export.json, and when asked
+for (rule export_variants) stage4_export/variants/
 """
 
 EXPORT = "stage4_export"
@@ -116,3 +117,31 @@ rule export:
         "comparing the export with PyTorch"
     script:
         "../scripts/export/export.py"
+
+
+rule export_variants:
+    input:
+        model=rules.export_onnx.output.model,
+        exported=rules.export_onnx.output.contract,
+        checkpoint=rules.export_onnx.input.contract,
+        weights=rules.export_onnx.input.weights,
+        corpus=f"{PARITY_SET}/corpus.jsonl",
+        queries=f"{PARITY_SET}/queries.jsonl",
+        qrels=f"{PARITY_SET}/qrels/test.tsv",
+    output:
+        directory(out(f"{EXPORT}/variants")),
+    log:
+        log_file("export_variants"),
+    conda:
+        TORCH
+    threads: 8
+    resources:
+        mem_mb=16000,
+        runtime=240,
+    params:
+        limits=config["export"]["variants"],
+        code=code("export/variants.py"),
+    message:
+        "variants of the export: quality, speed and size"
+    script:
+        "../scripts/export/variants.py"

@@ -10,10 +10,8 @@ import torch
 
 from scripts.common.contract import Contract
 from scripts.common.errors import UserError
+from scripts.common.onnx_variants import PROTOBUF_LIMIT
 from scripts.common.pooling import normalize, pool
-
-# A protobuf file ends at 2 GiB; weights beyond that lie in a file beside the graph
-PROTOBUF_LIMIT = 2**31 - 2**24
 
 
 class Pooling(torch.nn.Module):

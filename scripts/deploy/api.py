@@ -2,29 +2,34 @@
 
 import asyncio
 import base64
-import json
+import dataclasses
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictInt
 from starlette.exceptions import HTTPException
 
-from scripts.common.batching import plan_batches
 from scripts.common.contract import Side
-from scripts.common.encoder import pad
 from scripts.common.job import log
 from scripts.common.onnx_encoder import OnnxEncoder
-from scripts.deploy.texts import TooLongError, Truncate, token_ids
+from scripts.deploy.batcher import Batcher, QueueFullError
+from scripts.deploy.limits import Guard, error_body
+from scripts.deploy.metrics import Metrics
+from scripts.deploy.texts import TooLongError, Truncate, given_ids, token_ids
 
 # OpenAI's limit
 MAX_INPUTS = 2048
 Text = Annotated[str, Field(min_length=1)]
+Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS)]
+# bool is an int to Python, and 1.0 one to pydantic, but neither is a token
+Ids = Annotated[list[StrictInt], Field(min_length=1)]
+Input = Text | Texts | Ids | Annotated[list[Ids], Field(min_length=1, max_length=MAX_INPUTS)]
 Format = Literal["float", "base64"]
 
 
@@ -33,7 +38,7 @@ class EmbeddingRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    input: Text | Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS)]
+    input: Input = Field(description="Text, texts, token ids of this model's tokenizer, or a list of such ids.")
     model: str
     input_type: Side = Field("passage", description="Which prefix and length apply; OpenAI's clients send none.")
     truncate: Truncate = Field("END", description="What happens to texts that are too long; NONE makes them an error.")
@@ -51,34 +56,64 @@ class ApiError(Exception):
         self.status, self.param, self.code = status, param, code
 
 
-class Service:
-    """The model behind one worker thread, so that the event loop always has time for health checks.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a server takes on.
 
-    Requests take turns batch by batch: a large one does not hold up the small ones.
+    Attributes:
+        body_bytes: Largest request body.
+        body_seconds: Time for a body to arrive.
+        request_seconds: Time for an answer; then the request is given up with 503.
+        queue_tokens: Tokens that may wait; beyond that requests are refused with 429.
     """
 
-    def __init__(self, encoder: OnnxEncoder) -> None:
-        self.encoder = encoder
-        self._worker = ThreadPoolExecutor(1, "model")
+    body_bytes: int = 8_000_000
+    body_seconds: float = 20
+    request_seconds: float = 120
+    queue_tokens: int = 400_000
 
-    async def embed(self, texts: list[str], side: Side, truncate: Truncate) -> tuple[np.ndarray, int]:
+
+class Service:
+    """Tokenizer and model, each behind a thread of its own; the tokenizer's truncation is a state, so it has one."""
+
+    def __init__(self, encoder: OnnxEncoder, limits: Limits) -> None:
+        self.encoder, self.limits = encoder, limits
+        self._tokenizer = ThreadPoolExecutor(1, "tokenizer")
+        self.metrics = Metrics(lambda: self.batcher.waiting_tokens)
+        self.batcher = Batcher(
+            encoder.forward,
+            encoder.contract.dimension,
+            token_budget=encoder.token_budget,
+            queue_tokens=limits.queue_tokens,
+            observe=self.metrics.batch,
+        )
+
+    async def embed(self, given: Input, side: Side, truncate: Truncate) -> tuple[np.ndarray, int]:
         """Vectors ``[len(texts), dimension]`` and the number of tokens read.
 
         Raises:
-            TooLongError: See :func:`scripts.deploy.texts.token_ids`.
-            ApiError: A text has no tokens.
+            ApiError: A text is too long, has no tokens or foreign ones, the queue is full, or time is up.
         """
-        tokens = await self._run(token_ids, self.encoder, texts, side, truncate)
-        lengths = [len(row) for row in tokens]
-        if not all(lengths):
-            raise ApiError(400, f"input {lengths.index(0)} has nothing the model can read", param="input")
-        vectors = np.empty((len(texts), self.encoder.contract.dimension), np.float32)
-        for indices in plan_batches(lengths, self.encoder.token_budget):
-            vectors[indices] = await self._run(self.encoder.forward, *pad([tokens[i] for i in indices]))
-        return vectors, sum(lengths)
-
-    async def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._worker, function, *arguments)
+        texts: list[Any] = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
+        function = token_ids if isinstance(texts[0], str) else given_ids
+        try:
+            async with asyncio.timeout(self.limits.request_seconds):
+                tokens = await asyncio.get_running_loop().run_in_executor(
+                    self._tokenizer, function, self.encoder, texts, side, truncate
+                )
+                lengths = [len(row) for row in tokens]
+                if not all(lengths):
+                    raise ApiError(400, f"input {lengths.index(0)} has nothing the model can read", param="input")
+                return await self.batcher.embed(tokens), sum(lengths)
+        except TooLongError as error:
+            raise ApiError(400, str(error), param="input", code="context_length_exceeded") from error
+        except ValueError as error:
+            raise ApiError(400, str(error), param="input") from error
+        except QueueFullError as error:
+            raise ApiError(429, "too many texts wait; try again later", code="queue_full") from error
+        except TimeoutError as error:
+            message = f"no answer within {self.limits.request_seconds:g} s; send fewer texts or try again later"
+            raise ApiError(503, message, code="timeout") from error
 
 
 def cut(vectors: np.ndarray, dimensions: int | None, *, l2_normalize: bool) -> np.ndarray:
@@ -93,43 +128,60 @@ def cut(vectors: np.ndarray, dimensions: int | None, *, l2_normalize: bool) -> n
 
 def render(vectors: np.ndarray, tokens: int, model: str, form: Format) -> bytes:
     """The reply as JSON; base64 holds little-endian float32."""
-    rows: list[Any] = vectors.tolist()
+    rows: list[Any] = list(np.ascontiguousarray(vectors, "<f4"))
     if form == "base64":
-        rows = [base64.b64encode(row.tobytes()).decode() for row in vectors.astype("<f4")]
+        rows = [base64.b64encode(row.tobytes()).decode() for row in rows]
     data = [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)]
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return json.dumps({"object": "list", "data": data, "model": model, "usage": usage}).encode()
+    reply = {"object": "list", "data": data, "model": model, "usage": usage}
+    return orjson.dumps(reply, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def create_app(encoder: OnnxEncoder, name: str) -> FastAPI:
+def create_app(encoder: OnnxEncoder, name: str, *, limits: Limits | None = None, api_key: str | None = None) -> FastAPI:
     """The application.
 
     Args:
         encoder: The model.
         name: Name it answers to.
+        limits: What it takes on.
+        api_key: Key that callers must send, or ``None`` for everybody.
     """
     app = FastAPI(title="embed-recipe", docs_url=None, redoc_url=None)
-    contract, service, started = encoder.contract, Service(encoder), int(time.time())
+    limits = limits or Limits()
+    contract, service, started = encoder.contract, Service(encoder, limits), int(time.time())
+    app.add_middleware(Guard, max_bytes=limits.body_bytes, read_seconds=limits.body_seconds, api_key=api_key)
 
     @app.post("/v1/embeddings")
     async def embeddings(request: EmbeddingRequest) -> Response:
-        start = time.monotonic()
-        if request.model != name:
-            message = f"model {request.model!r} is not served here; the model is {name!r}"
-            raise ApiError(404, message, param="model", code="model_not_found")
-        if request.dimensions is not None and request.dimensions > contract.dimension:
-            raise ApiError(400, f"dimensions must be at most {contract.dimension}", param="dimensions")
-        texts = [request.input] if isinstance(request.input, str) else request.input
+        start, count, tokens, status = time.monotonic(), 0, 0, 500
         try:
-            vectors, tokens = await service.embed(texts, request.input_type, request.truncate)
-        except TooLongError as error:
-            raise ApiError(400, str(error), param="input", code="context_length_exceeded") from error
-        vectors = cut(vectors, request.dimensions, l2_normalize=contract.l2_normalize)
-        form = request.embedding_type or request.encoding_format
-        body = await asyncio.to_thread(render, vectors, tokens, name, form)
-        elapsed = 1e3 * (time.monotonic() - start)
-        log.info("%d %s texts, %d tokens, %.0f ms", len(texts), request.input_type, tokens, elapsed)
+            _check(request, name, contract.dimension)
+            vectors, tokens = await service.embed(request.input, request.input_type, request.truncate)
+            count = len(vectors)
+            vectors = cut(vectors, request.dimensions, l2_normalize=contract.l2_normalize)
+            form = request.embedding_type or request.encoding_format
+            # a thread for large replies alone: handing over costs more than a small one
+            if vectors.size > 65_536:
+                body = await asyncio.to_thread(render, vectors, tokens, name, form)
+            else:
+                body = render(vectors, tokens, name, form)
+            status = 200
+        except ApiError as error:
+            status = error.status
+            raise
+        finally:
+            elapsed = time.monotonic() - start
+            service.metrics.requests.labels(status).inc()
+            service.metrics.seconds.observe(elapsed)
+            service.metrics.texts.inc(count)
+            service.metrics.tokens.inc(tokens)
+            entry = {"event": "embeddings", "status": status, "side": request.input_type, "texts": count}
+            log.info("%s", orjson.dumps({**entry, "tokens": tokens, "ms": round(1e3 * elapsed, 1)}).decode())
         return Response(body, media_type="application/json")
+
+    @app.get("/v1/metrics")
+    async def metrics() -> Response:
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
@@ -158,6 +210,14 @@ def create_app(encoder: OnnxEncoder, name: str) -> FastAPI:
     return app
 
 
+def _check(request: EmbeddingRequest, name: str, dimension: int) -> None:
+    if request.model != name:
+        message = f"model {request.model!r} is not served here; the model is {name!r}"
+        raise ApiError(404, message, param="model", code="model_not_found")
+    if request.dimensions is not None and request.dimensions > dimension:
+        raise ApiError(400, f"dimensions must be at most {dimension}", param="dimensions")
+
+
 def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(ApiError)
     async def api_error(_: Request, error: ApiError) -> JSONResponse:
@@ -170,7 +230,9 @@ def _add_error_handlers(app: FastAPI) -> None:
         if first["type"] == "json_invalid":
             return _error(400, "the body is not valid JSON")
         if field == "input":
-            return _error(400, f"input must be a text or a list of 1 to {MAX_INPUTS} texts, none of them empty", field)
+            return _error(
+                400, f"input must be a text, token ids, or a list of 1 to {MAX_INPUTS} of either, none empty", field
+            )
         return _error(400, f"{field}: {first['msg']}" if field else first["msg"], field)
 
     @app.exception_handler(HTTPException)
@@ -184,5 +246,4 @@ def _add_error_handlers(app: FastAPI) -> None:
 
 
 def _error(status: int, message: str, param: str | None = None, code: str | None = None) -> JSONResponse:
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    return JSONResponse({"error": {"message": message, "type": kind, "param": param, "code": code}}, status)
+    return JSONResponse(error_body(status, message, param, code), status)

@@ -22,10 +22,10 @@ def is_ready(url: str) -> bool:
     return _get(f"{url}/v1/health/ready") is not None
 
 
-def served_models(url: str) -> list[str]:
+def served_models(url: str, key: str | None = None) -> list[str]:
     """Names the service answers to."""
     try:
-        return [model["id"] for model in json.loads(_get(f"{url}/v1/models") or b"{}")["data"]]
+        return [model["id"] for model in json.loads(_get(f"{url}/v1/models", key) or b"{}")["data"]]
     except (ValueError, KeyError, TypeError):
         return []
 
@@ -56,13 +56,14 @@ def wait_until_ready(service: Service, *, timeout: float, interval: float) -> No
     log.info("ready after %.1f s", time.monotonic() - start)
 
 
-def smoke_test(url: str, model: str, contract: Contract | None) -> None:
+def smoke_test(url: str, model: str, contract: Contract | None, key: str | None = None) -> None:
     """Ask for one query's vector and look at it.
 
     Args:
         url: Address, without ``/v1``.
         model: Name the service answers to.
         contract: What to expect, where it is known.
+        key: Key of the service, if it wants one.
 
     Raises:
         UserError: No answer, an error, or a vector of the wrong dimension, with other than finite values, or not of
@@ -72,7 +73,9 @@ def smoke_test(url: str, model: str, contract: Contract | None) -> None:
 
     # a proxy of the environment would be asked for loopback addresses too
     direct = openai.DefaultHttpxClient(trust_env=False)
-    with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60, http_client=direct) as client:
+    with openai.OpenAI(
+        base_url=f"{url}/v1", api_key=key or "none", max_retries=0, timeout=60, http_client=direct
+    ) as client:
         try:
             answer = client.embeddings.create(
                 input=[SMOKE_TEXT], model=model, encoding_format="float", extra_body={"input_type": "query"}
@@ -101,8 +104,10 @@ def vector_problems(vector: list[Any], contract: Contract | None) -> list[str]:
     return problems
 
 
-def _get(url: str) -> bytes | None:
+def _get(url: str, key: str | None = None) -> bytes | None:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    if key:
+        opener.addheaders.append(("Authorization", f"Bearer {key}"))
     try:
         with opener.open(url, timeout=5) as reply:
             return reply.read()

@@ -17,6 +17,7 @@ from scripts.deploy.address import listen
 from scripts.deploy.checks import is_ready, served_models, smoke_test, wait_until_ready
 from scripts.deploy.container import Container, model_digest
 from scripts.deploy.process import ServerProcess
+from scripts.deploy.server import key_from
 from scripts.deploy.service import Service, read_record, write_record
 from scripts.deploy.undeploy import find_running, record_file, stop_running
 
@@ -55,11 +56,14 @@ def deploy(
             name=facts["model"],
             threads=threads,
             log_file=Path(output_dir, "logs", "server.log"),
+            api_key_env=options["api_key_env"],
         )
     else:
         facts["weights_sha256"] = model_digest(model_dir, use_onnx=options["use_onnx"])
         contract = Contract.load(contract_file) if contract_file.is_file() else None
         service = Container(options, model_dir=model_dir, record_file=file)
+    key = key_from(options["api_key_env"])
+    facts["api_key_env"] = options["api_key_env"]
     facts |= {"backend": options["backend"], "url": service.url, "command": service.command, "log": service.log_name}
     facts["contract"] = dataclasses.asdict(contract) if contract else None
     record = read_record(file)
@@ -73,8 +77,8 @@ def deploy(
     if running:
         log.info("replacing the service at %s", record["url"] if record else "")
         stop_running(running)
-    if not is_loopback(options["host"]):
-        log.warning("deploy.host is %s: the service has no authentication", options["host"])
+    if not is_loopback(options["host"]) and not (key and options["backend"] == "onnx"):
+        log.warning("deploy.host is %s: the service has no authentication (deploy.api_key_env)", options["host"])
     with _signals_as_interrupt():
         _bring_up(service, facts, options, file, output_dir)
         if not options["detach"]:
@@ -88,9 +92,11 @@ def _bring_up(service: Service, facts: dict[str, Any], options: dict[str, Any], 
         write_record(file, {"state": "starting", **facts}, output_dir)
         wait_until_ready(service, timeout=options["health_check_timeout"], interval=options["health_check_interval"])
         # a NIM image without a configured name has one of its own
-        facts["model"] = facts["model"] or next(iter(served_models(service.url)), options["nim_image"])
+        facts["model"] = facts["model"] or next(
+            iter(served_models(service.url, key_from(options["api_key_env"]))), options["nim_image"]
+        )
         contract = Contract(**facts["contract"]) if facts["contract"] else None
-        smoke_test(service.url, facts["model"], contract)
+        smoke_test(service.url, facts["model"], contract, key_from(options["api_key_env"]))
         write_record(file, {"state": "ready", **facts}, output_dir)
     except BaseException as error:
         tail = service.log_tail()

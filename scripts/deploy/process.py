@@ -20,11 +20,24 @@ START_TOLERANCE = 5.0
 class ServerProcess(Service):
     """The server of :mod:`scripts.deploy.server` in a session of its own, so that it outlives the workflow."""
 
-    def __init__(self, *, model_dir: Path, host: str, port: int, name: str, threads: int, log_file: Path) -> None:
+    def __init__(
+        self,
+        *,
+        model_dir: Path,
+        host: str,
+        port: int,
+        name: str,
+        threads: int,
+        log_file: Path,
+        api_key_env: str | None = None,
+    ) -> None:
         self.url = address(host, port)
         self.log_name = str(log_file.resolve())
         options = {"model-dir": model_dir.resolve(), "host": host, "port": port, "name": name, "threads": threads}
         arguments = [f"--{option}={value}" for option, value in options.items()]
+        if api_key_env:
+            # the name alone: a command line is everybody's to read
+            arguments.append(f"--api-key-env={api_key_env}")
         self.command = [sys.executable, "-m", "scripts.deploy.server", *arguments]
         self._process: psutil.Popen | None = None
 

@@ -2,8 +2,8 @@
 
     python -m scripts.deploy.server --model-dir output/embed/stage4_export/onnx --port 8000 --name my-model
 
-It has no authentication and therefore listens on loopback unless told otherwise. Texts are never logged. SIGTERM lets
-requests under way finish.
+It listens on loopback unless told otherwise; with ``--api-key-env NAME`` callers must send the key of that environment
+variable. Texts are never logged. SIGTERM lets requests under way finish.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from scripts.deploy.address import address, listen
 DRAIN_SECONDS = 30
 
 
-def serve(*, model_dir: Path, host: str, port: int, name: str) -> None:
+def serve(*, model_dir: Path, host: str, port: int, name: str, api_key: str | None = None) -> None:
     """Serve the model of a folder until SIGTERM or SIGINT.
 
     Args:
@@ -30,6 +30,7 @@ def serve(*, model_dir: Path, host: str, port: int, name: str) -> None:
         host: Address to listen on.
         port: Port; 0 takes a free one.
         name: Name the model answers to.
+        api_key: Key that callers must send, or ``None`` for everybody.
 
     Raises:
         UserError: The port is taken, or the folder holds no sound export.
@@ -46,7 +47,7 @@ def serve(*, model_dir: Path, host: str, port: int, name: str) -> None:
         if not isinstance(encoder, OnnxEncoder):
             raise UserError(f"{model_dir} is no ONNX export: serve the folder that `snakemake --until export` writes.")
         config = uvicorn.Config(
-            create_app(encoder, name),
+            create_app(encoder, name, api_key=api_key),
             log_config=None,
             access_log=False,
             lifespan="off",
@@ -64,10 +65,27 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8000, help="port, 0 for a free one (%(default)s)")
     parser.add_argument("--name", required=True, help="name the model answers to")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads that compute (%(default)s)")
+    parser.add_argument("--api-key-env", help="environment variable with the key that callers must send")
     arguments = parser.parse_args()
     set_threads(arguments.threads)
     with log_to(None, "server"):
-        serve(model_dir=arguments.model_dir, host=arguments.host, port=arguments.port, name=arguments.name)
+        serve(
+            model_dir=arguments.model_dir,
+            host=arguments.host,
+            port=arguments.port,
+            name=arguments.name,
+            api_key=key_from(arguments.api_key_env),
+        )
+
+
+def key_from(variable: str | None) -> str | None:
+    """The key of an environment variable; :class:`UserError` when it is named but not set."""
+    if variable is None:
+        return None
+    key = os.environ.get(variable)
+    if not key:
+        raise UserError(f"deploy.api_key_env names {variable}, but that environment variable is not set.")
+    return key
 
 
 if __name__ == "__main__":

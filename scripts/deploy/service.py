@@ -73,11 +73,15 @@ def write_record(path: Path, facts: dict[str, Any], output_dir: str) -> None:
     """Write ``deployment.json``: ``facts`` and how to try and to stop the service."""
     request = json.dumps({"input": [SMOKE_TEXT], "model": facts["model"], "input_type": "query"})
     smoke_test = ["curl", "-s", f"{facts['url']}/v1/embeddings", "-H", "Content-Type: application/json", "-d", request]
+    shown = shlex.join(smoke_test)
+    if facts.get("api_key_env"):
+        # the shell puts the key in; it stands in no file
+        shown += f' -H "Authorization: Bearer ${facts["api_key_env"]}"'
     record = {
         "schema_version": 1,
         "machine": socket.gethostname(),
         **facts,
-        "smoke_test": shlex.join(smoke_test),
+        "smoke_test": shown,
         "stop": shlex.join(["snakemake", "undeploy", "--config", f"output_dir={output_dir}"]),
     }
     write_json(path, record)

@@ -14,6 +14,28 @@ class TooLongError(ValueError):
     """A text has more tokens than the model takes, and the request forbids to cut it."""
 
 
+def given_ids(encoder: OnnxEncoder, rows: Sequence[Sequence[int]], side: Side, truncate: Truncate) -> list[list[int]]:
+    """Token ids of a request as the model takes them: nothing is added, too long ones are cut or refused.
+
+    Raises:
+        TooLongError: See :func:`token_ids`.
+        ValueError: An id is none of this model's, as those of OpenAI's tokenizer may be.
+    """
+    limit, vocabulary = encoder.contract.max_length(side), encoder.tokenizer.get_vocab_size()
+    found = []
+    for number, row in enumerate(rows):
+        foreign = next((token for token in row if not 0 <= token < vocabulary), None)
+        if foreign is not None:
+            raise ValueError(
+                f"input {number} has token id {foreign}, but this model has {vocabulary} tokens. Send text, or ids "
+                "of this model's own tokenizer (LangChain: check_embedding_ctx_length=False)."
+            )
+        if len(row) > limit and truncate == "NONE":
+            raise TooLongError(f"input {number} has {len(row)} tokens; the model takes {limit} for a {side}")
+        found.append(list(row[-limit:] if truncate == "START" else row[:limit]))
+    return found
+
+
 def token_ids(encoder: OnnxEncoder, texts: Sequence[str], side: Side, truncate: Truncate) -> list[list[int]]:
     """Token ids per text, prefix and special tokens in.
 

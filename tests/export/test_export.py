@@ -1,0 +1,141 @@
+"""The export and its parity gate: sound exports of all kinds pass, damaged ones fail, and others can use the folder."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from scripts.common.contract import Contract, weights_digest
+from scripts.common.encoder import open_encoder, pad
+from scripts.common.errors import UserError
+from scripts.common.onnx_encoder import OnnxEncoder
+from scripts.common.onnx_graph import gather_weights
+from scripts.export.export import check, export
+from scripts.export.plan import sequence_lengths
+from scripts.vectors.contract import write_contract
+from tests.conftest import MODEL_OPTIONS
+from tests.export.conftest import TEXTS, exported_from
+
+
+def gate(model: Path, folder: Path, test_set: Path, target: Path, min_cosine: float = 0.9999) -> None:
+    export(model / "contract.json", folder / "contract.json", test_set, target, samples=8, min_cosine=min_cosine)
+
+
+def test_a_sound_export_passes_and_every_file_is_listed_with_its_checksum(
+    tiny_model: Path, exported: Path, test_set: Path, tmp_path: Path
+) -> None:
+    gate(tiny_model, exported, test_set, tmp_path / "export.json")
+    found = json.loads((tmp_path / "export.json").read_text())
+    assert found["parity"]["min_cosine"] > 0.9999
+    assert found["dtype"] == "fp32"
+    assert {Path(name).name for name in found["files"]} >= {"model.onnx", "tokenizer.json", "contract.json"}
+    graph = onnx.load(exported / "model.onnx")
+    assert [item.name for item in graph.graph.input] == ["input_ids", "attention_mask", "dimensions"]
+    axes = [dim.dim_param for dim in graph.graph.input[0].type.tensor_type.shape.dim]
+    assert axes == ["batch_size", "seq_length"]
+    assert [item.name for item in graph.graph.output] == ["embeddings"]
+
+
+@pytest.mark.parametrize("share", [1.0, 0.1])
+def test_flipped_weights_fail_the_gate(
+    tiny_model: Path, exported: Path, test_set: Path, tmp_path: Path, share: float
+) -> None:
+    damaged = Path(shutil.copytree(exported, tmp_path / "onnx"))
+    graph = onnx.load(damaged / "model.onnx")
+    tensor = max(
+        (item for item in graph.graph.initializer if len(item.dims) == 2 and item.dims[0] < 2000),
+        key=lambda item: np.prod(item.dims),
+    )
+    weights = onnx.numpy_helper.to_array(tensor).copy()
+    rows = max(1, int(share * len(weights)))
+    weights[:rows] *= -1
+    tensor.CopyFrom(onnx.numpy_helper.from_array(weights, tensor.name))
+    onnx.save(graph, damaged / "model.onnx")
+    # the digest alone catches a change on disk ...
+    with pytest.raises(UserError, match="not those of"):
+        gate(tiny_model, damaged, test_set, tmp_path / "export.json")
+    # ... and the vectors one that was there when the contract was written
+    contract = Contract.load(damaged / "contract.json")
+    dataclasses.replace(contract, weights_sha256=weights_digest(damaged)).save(damaged / "contract.json")
+    with pytest.raises(UserError, match="fails the parity check"):
+        gate(tiny_model, damaged, test_set, tmp_path / "export.json")
+    assert not (tmp_path / "export.json").exists()
+
+
+@pytest.mark.parametrize("pooling", ["avg", "cls", "last"])
+def test_poolings_of_an_encoder(tiny_model: Path, tmp_path: Path, pooling: str, test_set: Path) -> None:
+    model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
+    contract = Contract.load(model / "contract.json")
+    dataclasses.replace(contract, pooling=pooling, model=".").save(model / "contract.json")
+    gate(model, exported_from(model, tmp_path / "onnx"), test_set, tmp_path / "export.json")
+
+
+@pytest.mark.parametrize("pooling", ["avg", "last"])
+def test_decoder_of_the_llama_family(tiny_model: Path, tmp_path: Path, pooling: str, test_set: Path) -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaModel
+
+    torch.manual_seed(0)
+    model = tmp_path / "llama"
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    LlamaModel(
+        LlamaConfig(vocab_size=30522, num_key_value_heads=2, max_position_embeddings=256, **shape)
+    ).save_pretrained(model)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(tiny_model / name, model / name)
+    write_contract({**MODEL_OPTIONS, "base_model": str(model), "pooling": pooling}, model / "contract.json")
+    gate(model, exported_from(model, tmp_path / "onnx"), test_set, tmp_path / "export.json")
+
+
+def test_half_precision_export_is_near(tiny_model: Path, test_set: Path, tmp_path: Path) -> None:
+    folder = exported_from(tiny_model, tmp_path / "onnx", dtype="fp16")
+    gate(tiny_model, folder, test_set, tmp_path / "export.json", 0.999)
+    assert json.loads((tmp_path / "export.json").read_text())["dtype"] == "fp16"
+
+
+def test_dimensions_may_differ_by_row_without_nan(exported: Path) -> None:
+    encoder = open_encoder(exported / "contract.json")
+    assert isinstance(encoder, OnnxEncoder)
+    sizes = np.array([1, 384, 16, 200])
+    vectors = encoder.forward(*pad(encoder.tokenize(TEXTS, "passage")), sizes)
+    assert np.isfinite(vectors).all()
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert [np.flatnonzero(row)[-1] < size for row, size in zip(vectors, sizes, strict=True)] == [True] * 4
+
+
+def test_plain_onnx_runtime_gives_the_checkpoints_vectors(tiny_model: Path, exported: Path) -> None:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(exported / "model.onnx"), providers=["CPUExecutionProvider"])
+    encoder = open_encoder(tiny_model / "contract.json", device="cpu")
+    ids, mask = pad(encoder.tokenize(TEXTS, "passage"))
+    feed = {"input_ids": ids, "attention_mask": mask, "dimensions": np.full(len(ids), 384)}
+    np.testing.assert_allclose(session.run(None, feed)[0], encoder.encode(TEXTS, "passage"), atol=1e-5)
+
+
+def test_large_weights_go_into_one_file_beside_the_graph(exported: Path, tmp_path: Path) -> None:
+    traced = tmp_path / "traced" / "model.onnx"
+    traced.parent.mkdir()
+    shutil.copyfile(exported / "model.onnx", traced)
+    gather_weights(traced, tmp_path / "model.onnx", limit=1_000_000)
+    assert (tmp_path / "model.onnx.data").stat().st_size > 1_000_000 > (tmp_path / "model.onnx").stat().st_size
+
+
+def test_check_sees_length_and_nan() -> None:
+    good = np.eye(2)
+    with pytest.raises(UserError, match="as long"):
+        check(2 * good, good, 0.9, ["a", "b"])
+    with pytest.raises(UserError, match="for b"):
+        check(np.array([[1, 0], [np.nan, 1]]), good, 0.9, ["a", "b"])
+
+
+def test_profile_shorter_than_training_is_an_error(exported: Path) -> None:
+    contract = Contract.load(exported / "contract.json")
+    options = {"trt_min_seq_len": 3, "trt_opt_seq_len": 64, "trt_max_seq_len": None}
+    assert sequence_lengths(options, contract) == (3, 64, 128)
+    with pytest.raises(UserError, match="up to 128 tokens"):
+        sequence_lengths({**options, "trt_max_seq_len": 127}, contract)
