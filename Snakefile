@@ -24,6 +24,7 @@ include: "rules/deploy.smk"
 rule all:
     default_target: True
     input:
+        *PLANNED,
         out("stage3_eval/eval_results.json"),
         out("stage4_export/export.json"),
     localrule: True
