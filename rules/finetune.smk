@@ -6,17 +6,10 @@ outputs: stage2_finetune/checkpoints/LATEST/model/consolidated/, training.jsonl,
     finetune.json
 """
 
+from scripts.finetune.options import WITHOUT_EFFECT
+
 STAGE2 = "stage2_finetune"
 TUNED = "checkpoints/LATEST/model/consolidated"
-# Options that change no weights (scripts/finetune/finetune.py: WITHOUT_EFFECT)
-WITHOUT_EFFECT = {
-    "checkpoint_every_steps",
-    "save_total_limit",
-    "report_to",
-    "num_gpus",
-    "sweep",
-    "data_curve",
-}
 
 
 def test_set_files(folder):

@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 
 from scripts.common.errors import UserError
 
+WANDB_HOST = "api.wandb.ai"
 SCHEMA_FILE = Path(__file__).parents[2] / "config" / "schema" / "config.schema.yaml"
 
 
@@ -214,6 +215,11 @@ def _training(c: dict[str, Any]) -> Iterator[str]:
         yield (
             f"finetune.global_batch_size ({whole}) is not a multiple of finetune.local_batch_size ({part}); "
             f"set the first to {max(1, whole // part) * part} or lower the second"
+        )
+    if "wandb" in finetune["report_to"] and WANDB_HOST not in c["allow_egress"]:
+        yield (
+            f"finetune.report_to names wandb, which sends losses and options to {WANDB_HOST}, but allow_egress does not "
+            "name that host; add it, or take wandb out"
         )
     if finetune["select"] == "validation" and not prep["val_ratio"]:
         yield "finetune.select=validation needs validation documents: set prep.val_ratio (0.1, say) or select=last"

@@ -23,23 +23,42 @@ def top_k(
         ``(rows int64, scores float32)``, each ``[queries, min(k, passages)]``.
     """
     k = min(k, len(corpus))
-    rows = np.zeros((len(queries), 0), np.int64)
-    scores = np.zeros((len(queries), 0), np.float32)
+    rows = np.full((len(queries), k), len(corpus), np.int64)
+    scores = np.full((len(queries), k), -np.inf, np.float32)
     step = max(1, SCORES_AT_ONCE // max(1, min(corpus_block, len(corpus))))
     for start in range(0, len(corpus), corpus_block):
         block = np.asarray(corpus[start : start + corpus_block])
-        found = [_best(queries[low : low + step] @ block.T, k) for low in range(0, len(queries), step)]
-        rows = np.concatenate([rows, np.concatenate([part[0] for part in found]) + start], axis=1)
-        scores = np.concatenate([scores, np.concatenate([part[1] for part in found])], axis=1)
-        order = np.lexsort((rows, -scores), axis=1)[:, :k]
-        rows, scores = np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1)
+        for low in range(0, len(queries), step):
+            part = slice(low, low + step)
+            rows[part], scores[part] = _merge(rows[part], scores[part], queries[part] @ block.T, start)
     return rows, scores
 
 
-def _best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    k = min(k, scores.shape[1])
-    rows = np.argpartition(-scores, k - 1, axis=1)[:, :k].astype(np.int64)
-    return rows, np.take_along_axis(scores, rows, 1)
+def _merge(rows: np.ndarray, scores: np.ndarray, found: np.ndarray, start: int) -> tuple[np.ndarray, np.ndarray]:
+    """The best ``k`` of those so far, ``[queries, k]``, and of a block's scores, ``[queries, passages]``.
+
+    Only scores beyond the worst so far are sorted: after the first blocks these are few, and a comparison costs much
+    less than a selection.
+    """
+    k = scores.shape[1]
+    edge = scores[:, -1:]
+    if np.isfinite(edge).all():
+        # an equal score of a later, so higher, row does not count
+        hits = found > edge
+    else:
+        most = min(k, found.shape[1])
+        hits = found >= np.maximum(edge, np.partition(found, -most, axis=1)[:, -most, None])
+    query, column = np.nonzero(hits)
+    if not len(query):
+        return rows, scores
+    counts = np.bincount(query, minlength=len(found))
+    place = k + np.arange(len(query)) - (np.cumsum(counts) - counts)[query]
+    all_rows = np.full((len(found), k + counts.max()), np.iinfo(np.int64).max)
+    all_scores = np.full(all_rows.shape, -np.inf, np.float32)
+    all_rows[:, :k], all_scores[:, :k] = rows, scores
+    all_rows[query, place], all_scores[query, place] = column + start, found[query, column]
+    order = np.lexsort((all_rows, -all_scores), axis=1)[:, :k]
+    return np.take_along_axis(all_rows, order, 1), np.take_along_axis(all_scores, order, 1)
 
 
 def as_run(

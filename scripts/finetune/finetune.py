@@ -17,6 +17,7 @@ from scripts.finetune.card import model_card
 from scripts.finetune.consolidate import consolidate, point_latest, publish, remove_checkpoints
 from scripts.finetune.examples import Tokens, read_training_data, share_of_documents, usable
 from scripts.finetune.layout import BaseScores
+from scripts.finetune.options import WITHOUT_EFFECT
 from scripts.finetune.schedule import make_plan
 from scripts.finetune.selection import METRIC, Row, Scores, Selection
 from scripts.finetune.state import StateFolder
@@ -25,9 +26,6 @@ from scripts.finetune.trainer import Teacher, Trainer
 from scripts.finetune.validation import Validation
 from scripts.finetune.watch import Silent, Watch, draw
 from scripts.finetune.world import World, start_processes
-
-# Options that change no weights: another value neither reruns the stage nor starts training afresh
-WITHOUT_EFFECT = {"checkpoint_every_steps", "save_total_limit", "report_to", "num_gpus", "sweep", "data_curve"}
 
 
 def finetune(

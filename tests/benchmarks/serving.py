@@ -1,6 +1,6 @@
 """Load on our server and on its peers: the same model, texts and client, one after the other in one run.
 
-    python -m tests.benchmarks.serving ../shared/collections/cranfield --seconds 60 --infinity /work/bench/infinity
+    python -m tests.benchmarks.serving ../shared/collections/cranfield --seconds 60 --infinity path/to/venv
 
 Every client sends one text of the collection at a time and waits for its answer. Peers: sentence-transformers behind
 FastAPI, and infinity-emb when ``--infinity`` names a virtual environment that has it. Vectors are compared with ours.

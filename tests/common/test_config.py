@@ -105,6 +105,7 @@ def test_resolve_leaves_its_argument_as_it_was() -> None:
             ["sums to 3", "sdg.num_pairs is 4"],
         ),
         ({"sdg__qa_generation_provider": "acme"}, ["'acme', which llm.providers does not define"]),
+        ({"finetune__report_to": ["wandb"]}, ["names wandb", "api.wandb.ai", "allow_egress"]),
         ({"eval__nim_url": "localhost:8000"}, ["eval.nim_url", "Address of the served model"]),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

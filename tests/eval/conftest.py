@@ -67,8 +67,7 @@ def any_collection(request: pytest.FixtureRequest, collection_folder: Path) -> T
     """The generated collection, always; the real ones where the shared folder lies beside the checkout."""
     if request.param == "generated":
         return read_beir(collection_folder)
-    places = [COLLECTIONS / request.param, Path("/work/shared/collections") / request.param]
-    folder = next((place for place in places if place.is_dir()), None)
-    if folder is None:
-        pytest.skip(f"{places[0]} is not here; the generated collection is tested all the same")
+    folder = COLLECTIONS / request.param
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not here; the generated collection is tested all the same")
     return read_beir(folder)

@@ -13,7 +13,7 @@ from scripts.common.passages import collect, passage_id, write_corpus
 from scripts.prep.mine import mine
 from scripts.vectors.embed import embed
 
-COLLECTION = Path(os.environ.get("COLLECTIONS", "/work/shared/collections")) / "cranfield"
+COLLECTION = Path(os.environ.get("COLLECTIONS", Path(__file__).parents[3] / "shared" / "collections")) / "cranfield"
 
 
 @pytest.fixture(scope="module")
