@@ -101,3 +101,25 @@ def corpus_fingerprint(wildcards):
 def folder_of(name):
     """Parameter with the folder of a declared output."""
     return lambda wildcards, output: os.path.dirname(output[name])
+
+
+def digest_if_named(path):
+    """The same for an optional file; ``None`` where none is named."""
+    return lambda wildcards: digest_of_file(path) if path else None
+
+
+def test_set_files(folder):
+    """Files of a test set in BEIR layout; none without a folder."""
+    names = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
+    return [f"{folder}/{name}" for name in names] if folder else []
+
+
+def variants(file, shares, **values):
+    """A file of each training of a table, by learning rate, epochs, passages and share of the documents."""
+    return expand(
+        out(file),
+        lr=[f"{rate:g}" for rate in values["learning_rate"]],
+        epochs=values["num_epochs"],
+        passages=values["train_n_passages"],
+        share=[f"{share:g}" for share in shares],
+    )

@@ -8,6 +8,9 @@ outputs: none declared; stage5_deploy/deployment.json says what runs and how to 
 DEPLOY = config["deploy"]
 OWN_EXPORT = bool(DEPLOY["model_dir"])
 SERVES_PLAN = DEPLOY["backend"] == "nim" and not DEPLOY["use_onnx"]
+SERVED_FOLDER = DEPLOY["model_dir"] or out(
+    f"{EXPORT}/{'tensorrt' if SERVES_PLAN else 'onnx'}"
+)
 
 
 rule deploy:
@@ -30,9 +33,8 @@ rule deploy:
     threads: 8
     params:
         options=DEPLOY,
-        model_dir=DEPLOY["model_dir"]
-        or out(f"{EXPORT}/{'tensorrt' if SERVES_PLAN else 'onnx'}"),
-        contract=os.path.join(
+        model_dir=lambda wildcards: SERVED_FOLDER,
+        contract=lambda wildcards: os.path.join(
             DEPLOY["model_dir"] or out(f"{EXPORT}/onnx"), "contract.json"
         ),
         corpus_id=config["corpus_id"],

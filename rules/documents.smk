@@ -27,12 +27,6 @@ rule sample_corpus:
         "../scripts/sdg/sample_corpus.py"
 
 
-def bundle_manifest(wildcards):
-    """Parameter that follows the content of the bundle manifest."""
-    path = config["sdg"]["multi_doc"] and config["sdg"]["multi_doc_manifest"]
-    return digest_of_file(path) if path else None
-
-
 rule chunk:
     input:
         corpus=branch(IS_SAMPLE, then=out(f"{SDG}/sample_corpus"), otherwise=[]),
@@ -70,7 +64,9 @@ rule chunk:
             "max_docs_per_bundle",
             "multi_doc_manifest",
         ),
-        manifest=bundle_manifest,
+        manifest=digest_if_named(
+            config["sdg"]["multi_doc"] and config["sdg"]["multi_doc_manifest"]
+        ),
         model=options(
             "model", "base_model", "revision", "passage_prefix", "passage_max_length"
         ),

@@ -12,12 +12,6 @@ STAGE2 = "stage2_finetune"
 TUNED = "checkpoints/LATEST/model/consolidated"
 
 
-def test_set_files(folder):
-    """Files of a test set in BEIR layout; none without one."""
-    names = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
-    return [f"{folder}/{name}" for name in names] if folder else []
-
-
 TRAINING = {
     name: value
     for name, value in config["finetune"].items()

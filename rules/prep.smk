@@ -11,13 +11,6 @@ PREP = "stage1_data_prep"
 OWN_TRAIN = config["prep"]["train_input_file"]
 
 
-def frozen_test_set():
-    """Files of a test set to use again."""
-    folder = config["prep"]["eval_beir_path"]
-    names = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
-    return [f"{folder}/{name}" for name in names] if folder else []
-
-
 if OWN_TRAIN:
 
     rule split:
@@ -47,7 +40,7 @@ else:
         input:
             source=config["prep"]["sdg_input_path"] or rules.sdg.output.manifest,
             records=[] if config["prep"]["sdg_input_path"] else rules.sdg.output.records,
-            frozen=frozen_test_set(),
+            frozen=test_set_files(config["prep"]["eval_beir_path"]),
         output:
             train=out(f"{PREP}/train.json"),
             val=out(f"{PREP}/val.json"),
@@ -80,11 +73,7 @@ else:
                 "split_near_duplicates",
                 "eval_beir_path",
             ),
-            groups=lambda wildcards: (
-                digest_of_file(config["prep"]["groups_json"])
-                if config["prep"]["groups_json"]
-                else None
-            ),
+            groups=digest_if_named(config["prep"]["groups_json"]),
             code=code("prep/split.py"),
         message:
             "converting and splitting"

@@ -12,17 +12,6 @@ VALUES = {
 }
 
 
-def variants(file, shares, **values):
-    """A file of each training of a table."""
-    return expand(
-        out(f"{VARIANT}/{file}"),
-        lr=[f"{rate:g}" for rate in values["learning_rate"]],
-        epochs=values["num_epochs"],
-        passages=values["train_n_passages"],
-        share=[f"{share:g}" for share in shares],
-    )
-
-
 # What each table compares
 TABLES = {
     "sweep": ([config["finetune"]["document_share"]], VALUES),
@@ -61,9 +50,13 @@ use rule finetune as finetune_variant with:
 
 rule sweep:
     input:
-        reports=variants("finetune.json", TABLES["sweep"][0], **TABLES["sweep"][1]),
+        reports=variants(
+            f"{VARIANT}/finetune.json", TABLES["sweep"][0], **TABLES["sweep"][1]
+        ),
         contracts=variants(
-            f"{TUNED}/contract.json", TABLES["sweep"][0], **TABLES["sweep"][1]
+            f"{VARIANT}/{TUNED}/contract.json",
+            TABLES["sweep"][0],
+            **TABLES["sweep"][1],
         ),
         base=CONTRACTS["base"],
         test_sets=[
@@ -94,10 +87,12 @@ rule sweep:
 use rule sweep as data_curve with:
     input:
         reports=variants(
-            "finetune.json", TABLES["data_curve"][0], **TABLES["data_curve"][1]
+            f"{VARIANT}/finetune.json",
+            TABLES["data_curve"][0],
+            **TABLES["data_curve"][1],
         ),
         contracts=variants(
-            f"{TUNED}/contract.json",
+            f"{VARIANT}/{TUNED}/contract.json",
             TABLES["data_curve"][0],
             **TABLES["data_curve"][1],
         ),

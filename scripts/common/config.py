@@ -218,8 +218,8 @@ def _training(c: dict[str, Any]) -> Iterator[str]:
         )
     if "wandb" in finetune["report_to"] and WANDB_HOST not in c["allow_egress"]:
         yield (
-            f"finetune.report_to names wandb, which sends losses and options to {WANDB_HOST}, but allow_egress does not "
-            "name that host; add it, or take wandb out"
+            f"finetune.report_to names wandb, which sends losses and options to {WANDB_HOST}, but allow_egress does "
+            "not name that host; add it, or take wandb out"
         )
     if finetune["select"] == "validation" and not prep["val_ratio"]:
         yield "finetune.select=validation needs validation documents: set prep.val_ratio (0.1, say) or select=last"
