@@ -95,7 +95,6 @@ rule plan:
         },
         llm=options("llm", "providers", "prices", "tokenizers"),
         allowed=config["allow_egress"],
-        parallel=(config["sdg"]["max_parallel_requests_for_gen"] or 4),
         code=code("sdg/plan.py"),
     message:
         "planning the generation"

@@ -19,13 +19,12 @@ from scripts.sdg.generated import ARTIFACT_TYPES, Generated
 from scripts.sdg.llm_free import llm_free_pairs
 from scripts.sdg.llm_free_extra import extra_pairs
 from scripts.sdg.plan import prompt_bytes, questions
-from scripts.sdg.sampling import sampled, shard_of
+from scripts.sdg.sampling import PARALLEL, sampled, shard_of
 
 STYLES: dict[str, Callable[[dict[str, Any], dict[str, ChatModel], dict[str, Any]], Generated]] = {
     "simple": simple.generate,
     "full": full.generate,
 }
-PARALLEL = 4
 
 
 def generate(

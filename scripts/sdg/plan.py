@@ -13,7 +13,7 @@ from scripts.common.llm_traffic import estimate_tokens, price_of
 from scripts.common.replies import ReplyStore
 from scripts.sdg import full, prompts, simple
 from scripts.sdg.generated import ARTIFACT_TYPES
-from scripts.sdg.sampling import sampled
+from scripts.sdg.sampling import PARALLEL, sampled
 from scripts.sdg.sections import documents_of
 
 Options = dict[str, Any]
@@ -270,6 +270,6 @@ if __name__ == "__main__":
             roles=snakemake.params.roles,  # noqa: F821
             llm=snakemake.params.llm,  # noqa: F821
             allowed=snakemake.params.allowed,  # noqa: F821
-            parallel=snakemake.params.parallel,  # noqa: F821
+            parallel=snakemake.config["sdg"]["max_parallel_requests_for_gen"] or PARALLEL,  # noqa: F821
             store=ReplyStore(f"{snakemake.config['output_dir']}/cache/replies"),  # noqa: F821
         )

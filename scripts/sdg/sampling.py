@@ -6,6 +6,9 @@ from typing import Any
 
 from scripts.common.files import sha256_text
 
+# Requests under way at once in a generation job, unless configured
+PARALLEL = 4
+
 
 def shard_of(source_id: str, shards: int) -> int:
     """A record's shard: the same however many records there are."""

@@ -55,7 +55,7 @@ class Workspace:
         """The command line; the configuration goes by file."""
         path = self.folder / f"config-{abs(hash(json.dumps(self.config, sort_keys=True)))}.yaml"
         path.write_text(yaml.safe_dump(self.config))
-        return [sys.executable, "-m", "snakemake", "--configfile", str(path), *arguments]
+        return [sys.executable, "-m", "snakemake", f"--configfile={path}", *arguments]
 
     def snakemake(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run Snakemake; with ``check`` a failure shows what it said."""

@@ -118,7 +118,7 @@ def test_preview_imports_no_heavy_library(fresh: Workspace) -> None:
         "import sys, runpy; sys.argv = sys.argv[1:]\n"
         "try: runpy.run_module('snakemake', run_name='__main__')\n"
         "except SystemExit as end: assert not end.code, end.code\n"
-        "heavy = {'torch', 'transformers', 'faiss', 'onnxruntime', 'datasets', 'pyarrow'}\n"
+        "heavy = {'torch', 'transformers', 'faiss', 'onnxruntime', 'datasets', 'sklearn', 'matplotlib'}\n"
         "print('HEAVY', sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(

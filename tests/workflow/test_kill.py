@@ -64,10 +64,8 @@ def test_interrupt_leaves_no_process(fresh: Workspace, number: signal.Signals) -
 
 
 def test_failure_leaves_no_process(fresh: Workspace) -> None:
-    # a context too small for any prompt: the generator refuses, the job fails
-    local = {**fresh.config["llm"]["local"], "context": 512}
-    broken = fresh.with_config(llm={"local": local, "max_retries": 0}, sdg__sentences_per_chunk=80)
-    broken.config["model"]["passage_max_length"] = 510
+    # a budget that the first reply uses up: the job fails while the generator runs
+    broken = fresh.with_config(llm={"local": fresh.config["llm"]["local"], "max_tokens": 1000})
     done = broken.snakemake("--", generated(broken), check=False)
     assert done.returncode != 0
     wait_until(lambda: not left_behind(broken), 20, "the end of all processes")
