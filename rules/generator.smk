@@ -6,6 +6,11 @@ outputs: llm.local.model_dir, stage0_sdg/llm_server.json (while it runs)
 """
 
 GENERATOR = f"{config['llm']['local']['model_dir']}/SmolLM2-135M-Instruct.Q4_1.gguf"
+# How it serves changes no reply, so it is no param: a rerun of the service would rerun all that used it
+SERVING = " ".join(
+    f"--{name} {config['llm']['local'][name]}"
+    for name in ("port", "parallel", "context")
+)
 
 
 rule fetch_generator:
@@ -38,11 +43,10 @@ rule llm_server:
         runtime=720,
     params:
         name=config["sdg"]["qa_generation_model"],
-        server=options("llm", "local")["local"],
     message:
         "serving {params.name} on loopback"
     # exec, so that Snakemake's signal reaches the server; the generate job beside it only waits, so its core is used too
     shell:
         "exec python -m scripts.sdg.llm_server --model {input:q} --address-file {output:q} --name {params.name:q}"
-        " --port {params.server[port]} --parallel {params.server[parallel]} --context {params.server[context]}"
+        f" {SERVING}"
         " --threads $(({threads} + 1)) > {log:q} 2>&1"
