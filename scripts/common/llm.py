@@ -115,6 +115,27 @@ def redacted_url(url: str) -> str:
     return f"{parts.scheme}://{host}{parts.path}"
 
 
+def endpoint_options(
+    config: Mapping[str, Any], provider: str, place: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What :class:`Endpoint` takes from the configuration for a provider.
+
+    Args:
+        config: The whole configuration.
+        provider: A key of ``llm.providers``.
+        place: ``base_url`` and ``api_key_env``, where they are not those of ``llm.providers``.
+    """
+    place = place or config["llm"]["providers"][provider]
+    return {
+        "provider": provider,
+        "base_url": place["base_url"],
+        "key_variable": place["api_key_env"],
+        "allowed": config["allow_egress"],
+        "timeout": config["llm"]["timeout"],
+        "max_retries": config["llm"]["max_retries"],
+    }
+
+
 class Endpoint:
     """A model at an endpoint, asked through a reply store.
 

@@ -11,7 +11,7 @@ import os
 import struct
 import uuid
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -20,6 +20,8 @@ import numpy as np
 from scripts.common.contract import Contract, Side
 from scripts.common.job import log
 
+# Missing texts to ``(indices into them, vectors [len(indices), dimension])``, as ``Encoder.batches`` gives them
+EncodeMissing = Callable[[list[str]], Iterable[tuple[list[int], np.ndarray]]]
 RECORD = struct.Struct("<32sI")
 
 
@@ -70,6 +72,16 @@ class VectorStore:
         wanted = {text_key(text): text for text in texts}
         gone = {key for key in wanted if not self._sound(key)}
         return [text for key, text in wanted.items() if key in gone]
+
+    def complete(self, texts: Sequence[str], encode: EncodeMissing) -> int:
+        """Compute and store the vectors that are missing of ``texts``; returns how many those were."""
+        missing = self.missing(texts)
+        if missing:
+            with self.writer() as writer:
+                for indices, rows in encode(missing):
+                    writer.add([missing[index] for index in indices], rows)
+            self.refresh()
+        return len(missing)
 
     def gather(self, texts: Sequence[str]) -> np.ndarray:
         """Float32 vectors ``[len(texts), dimension]``.

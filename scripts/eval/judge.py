@@ -15,7 +15,7 @@ from scripts.common.beir import TestSet, read_beir
 from scripts.common.errors import UserError
 from scripts.common.files import read_json, write_json
 from scripts.common.job import job, log
-from scripts.common.llm import ChatModel, Messages, RequestTooLongError
+from scripts.common.llm import ChatModel, Messages, RequestTooLongError, endpoint_options
 from scripts.common.llm_traffic import Budget
 from scripts.common.metrics import evaluate_run, flat_means
 from scripts.common.progress import progress
@@ -125,19 +125,13 @@ def open_judge(config: dict[str, Any], store: ReplyStore, *, provider: str, name
         UserError: The provider is not defined.
     """
     llm = config["llm"]
-    place = llm["providers"].get(provider)
-    if place is None:
+    if provider not in llm["providers"]:
         raise UserError(f"sdg.quality_judge_provider is {provider!r}, which llm.providers does not define.")
     return ChatModel(
-        provider=provider,
+        **endpoint_options(config, provider),
         model=name,
-        base_url=place["base_url"],
-        key_variable=place["api_key_env"],
-        allowed=config["allow_egress"],
         store=store,
         sampling={"temperature": 0.0},
-        timeout=llm["timeout"],
-        max_retries=llm["max_retries"],
         parallel=PARALLEL,
         budget=Budget(store, max_cost=llm["max_cost"], max_tokens=llm["max_tokens"], prices=llm["prices"]),
     )

@@ -49,16 +49,12 @@ class BaseScores:
         self._queries = VectorStore(store, contract, "query")
         self._passages = VectorStore(store, contract, "passage")
         names = dict.fromkeys(name for example in examples for name in (example.positive, *example.negatives))
-        for vectors, side, texts in (
-            (self._queries, "query", [example.question for example in examples]),
-            (self._passages, "passage", [data.passages[name].text for name in names]),
-        ):
-            missing = vectors.missing(texts)
-            if missing:
-                log.info("%d %s vectors of the base model are not stored yet", len(missing), side)
-                with vectors.writer() as writer:
-                    writer.add(missing, encoder.encode(missing, side))  # type: ignore[arg-type]
-                vectors.refresh()
+        questions = [example.question for example in examples]
+        new = self._queries.complete(questions, lambda missing: encoder.batches(missing, "query"))
+        texts = [data.passages[name].text for name in names]
+        new += self._passages.complete(texts, lambda missing: encoder.batches(missing, "passage"))
+        if new:
+            log.info("%d vectors of the base model were not stored yet", new)
 
     def of(self, batch: Sequence[Example], names: Sequence[str]) -> np.ndarray:
         """Inner products ``[queries, passages]``."""

@@ -183,11 +183,7 @@ class Selection:
 
     def _stored(self, texts: Sequence[str], side: Side) -> np.ndarray:
         store = VectorStore(self.vectors, self.encoder.contract, side)
-        missing = store.missing(texts)
-        if missing:
-            with store.writer() as writer:
-                writer.add(missing, self.encoder.encode(missing, side))
-            store.refresh()
+        store.complete(texts, lambda missing: self.encoder.batches(missing, side))
         return store.gather(texts)
 
 

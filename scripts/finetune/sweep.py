@@ -152,12 +152,7 @@ def table(result: dict[str, Any], title: str, notes: Sequence[str] = ()) -> str:
 
 def _vectors(encoder: Encoder, root: str | Path, texts: Sequence[str], side: Side) -> np.ndarray:
     store = VectorStore(root, encoder.contract, side)
-    missing = store.missing(texts)
-    if missing:
-        with store.writer() as writer:
-            for indices, rows in encoder.batches(missing, side):
-                writer.add([missing[index] for index in indices], rows)
-        store.refresh()
+    store.complete(texts, lambda missing: encoder.batches(missing, side))
     return store.gather(texts)
 
 

@@ -79,9 +79,5 @@ def _standard(scores: np.ndarray) -> np.ndarray:
 
 def _vectors(store: str | Path, contract: Contract, side: Side, texts: Sequence[str], encoder: Encoder) -> np.ndarray:
     vectors = VectorStore(store, contract, side)
-    missing = vectors.missing(texts)
-    if missing:
-        with vectors.writer() as writer:
-            writer.add(missing, encoder.encode(missing, side))
-        vectors.refresh()
+    vectors.complete(texts, lambda missing: encoder.batches(missing, side))
     return vectors.gather(texts)

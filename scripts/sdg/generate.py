@@ -10,7 +10,7 @@ from typing import Any
 from scripts.common.errors import UserError
 from scripts.common.files import read_jsonl, write_jsonl
 from scripts.common.job import job, log
-from scripts.common.llm import LOCAL, ChatModel, check_egress
+from scripts.common.llm import LOCAL, ChatModel, check_egress, endpoint_options
 from scripts.common.llm_traffic import Budget
 from scripts.common.progress import progress
 from scripts.common.replies import ReplyStore
@@ -225,20 +225,14 @@ def open_models(
     for role in roles:
         provider, model = config["sdg"][f"{role}_provider"], config["sdg"][f"{role}_model"]
         if (provider, model) not in opened:
+            place = None
             if provider == LOCAL and local_address is not None:
                 place = {"base_url": wait_for_address(local_address), "api_key_env": None}
-            else:
-                place = config["llm"]["providers"][provider]
             opened[provider, model] = ChatModel(
-                provider=provider,
+                **endpoint_options(config, provider, place),
                 model=model,
-                base_url=place["base_url"],
-                key_variable=place["api_key_env"],
-                allowed=config["allow_egress"],
                 store=store,
-                sampling={name: config["llm"][name] for name in ("temperature", "top_p")},
-                timeout=config["llm"]["timeout"],
-                max_retries=config["llm"]["max_retries"],
+                sampling={name: llm[name] for name in ("temperature", "top_p")},
                 parallel=parallel,
                 budget=budget,
             )

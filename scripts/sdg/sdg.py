@@ -17,7 +17,7 @@ from scripts.common.contract import Contract
 from scripts.common.errors import UserError
 from scripts.common.files import read_jsonl, write_json, write_jsonl
 from scripts.common.job import job, log
-from scripts.common.llm import LOCAL
+from scripts.common.llm import LOCAL, endpoint_options
 from scripts.common.llm_embedding import EmbeddingModel
 from scripts.common.replies import ReplyStore
 from scripts.common.vector_store import VectorStore
@@ -250,17 +250,7 @@ def open_embedder(config: dict[str, Any], store: ReplyStore) -> EmbeddingModel |
             "sdg.embed_provider is local, but the bundled server makes no vectors. Set sdg.embed_model to null (the "
             "base model then finds duplicates), or name a provider of llm.providers."
         )
-    place = config["llm"]["providers"][provider]
-    return EmbeddingModel(
-        provider=provider,
-        model=model,
-        base_url=place["base_url"],
-        key_variable=place["api_key_env"],
-        allowed=config["allow_egress"],
-        store=store,
-        timeout=config["llm"]["timeout"],
-        max_retries=config["llm"]["max_retries"],
-    )
+    return EmbeddingModel(**endpoint_options(config, provider), model=model, store=store)
 
 
 def segment_texts(record: dict[str, Any], pair: dict[str, Any]) -> list[str]:
