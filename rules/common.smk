@@ -17,7 +17,7 @@ from scripts.common.config import resolve
 from scripts.common.corpus import fingerprint, parse_extensions
 from scripts.common.errors import UserError
 from scripts.common.files import sha256_file
-from scripts.common.imports import share_imports
+from scripts.common.imports import share_imports, share_interpreter
 from scripts.common.models import is_local_folder
 from scripts.common.run_lock import hold_run_lock
 
@@ -40,6 +40,7 @@ def or_end(function, *arguments):
 
 
 share_imports(workflow.basedir)
+share_interpreter()
 config = or_explain(resolve, config)
 
 

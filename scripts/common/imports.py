@@ -1,10 +1,24 @@
-"""Where scripts find this checkout."""
+"""Where processes find this checkout and its interpreter."""
 
 import os
+import sys
 from pathlib import Path
 
 
 def share_imports(root: str | Path) -> None:
     """Let every process started from here, also on cluster nodes, import ``scripts.*`` from this checkout."""
-    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(root), *(path for path in known if path and path != str(root))])
+    _put_first("PYTHONPATH", str(root))
+
+
+def share_interpreter() -> None:
+    """Let rules that say ``python`` get the one that runs Snakemake, also where its virtual environment is not activated.
+
+    An environment that a rule names (conda, modules) is put before it when the rule runs.
+    """
+    if sys.prefix != sys.base_prefix:
+        _put_first("PATH", str(Path(sys.executable).parent))
+
+
+def _put_first(variable: str, folder: str) -> None:
+    known = os.environ.get(variable, "").split(os.pathsep)
+    os.environ[variable] = os.pathsep.join([folder, *(path for path in known if path and path != folder)])

@@ -30,7 +30,8 @@ def slurm():
     assert done.returncode == 0, done.stderr
     yield
     if not was_up:
-        subprocess.run([HERE / "slurm_down.sh"], check=False)
+        # its configuration too: Snakemake's Slurm plugin asks a controller that is named and gone for 10 s at each start
+        subprocess.run([HERE / "slurm_down.sh", "--purge"], check=False)
 
 
 def accounting(jobs: list[str]) -> dict[str, str]:
