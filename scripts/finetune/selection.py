@@ -2,7 +2,9 @@
 
 Weights between base and tuned (``base + a * (tuned - base)``) often keep the gain and lose less elsewhere (Wortsman et
 al. 2022, "Robust fine-tuning of zero-shot models", CVPR, arXiv:2109.01903; Xiao et al. 2023, "LM-Cocktail",
-arXiv:2311.13534).
+arXiv:2311.13534). Validation has few questions, of the kind that training had: of weights that it cannot tell from the
+best, those nearest to the base are taken (the one-standard-error rule of Breiman et al. 1984, "Classification and
+Regression Trees"; here the error is that of paired differences).
 """
 
 import json
@@ -40,17 +42,24 @@ class Scores:
     def __init__(self, path: Path, validation: Validation | None, watch: Watch) -> None:
         self.path, self.validation, self.watch = path, validation, watch
         self.rows: list[Row] = []
+        self._by_question: dict[tuple[int, float], list[float]] = {}
         if path.is_file():
-            self.rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            for line in path.read_text(encoding="utf-8").splitlines():
+                row = json.loads(line)
+                self._by_question[row["step"], row["share"]] = row.pop("by_question")
+                self.rows.append(row)
 
     def of(self, step: int, share: float, encode: Callable[[Sequence[str], Side], np.ndarray]) -> None:
         """Score an encoder as the weights of a step and share, once."""
         if self.validation is None or any(row["step"] == step and row["share"] == share for row in self.rows):
             return
-        score = round(self.validation.score(encode), 5)
+        by_question = self.validation.score(encode)
+        score = round(float(by_question.mean()), 5)
         self.rows.append({"step": step, "share": share, METRIC: score})
+        self._by_question[step, share] = [round(float(value), 5) for value in by_question]
         log.info("step %d, share %.2f: validation nDCG@%d %.4f", step, share, K, score)
-        write_rows(self.path, self.rows)
+        kept = [{**row, "by_question": self._by_question[row["step"], row["share"]]} for row in self.rows]
+        write_rows(self.path, kept)
         self.watch.validated(self.rows)
 
     @property
@@ -65,6 +74,17 @@ class Scores:
     def ranked(self) -> list[Row]:
         """All rows, best first; of equals the nearer to the base."""
         return sorted(self.rows, key=lambda row: (-row[METRIC], row["share"], row["step"]))
+
+    def within(self, best: Row, errors: float) -> list[Row]:
+        """Rows that are at most so many standard errors of the paired difference worse than ``best``, best first."""
+        reference = np.array(self._by_question[best["step"], best["share"]])
+        close = []
+        for row in self.ranked():
+            worse = reference - np.array(self._by_question[row["step"], row["share"]])
+            error = worse.std(ddof=1) / len(worse) ** 0.5 if len(worse) > 1 else 0.0
+            if worse.mean() <= errors * error:
+                close.append(row)
+        return close
 
     def stalled(self, patience: int | None) -> bool:
         """Whether the last ``patience`` checkpoints all failed to beat the best before them."""
@@ -118,7 +138,15 @@ class Selection:
         for share in self.options["interpolation_shares"]:
             self.load(best["step"], share)
             scores.of(best["step"], share, self.encoder.encode)
-        better = [row for row in scores.ranked() if row["share"] and row[METRIC] > self._bar()]
+        ranked = scores.ranked()
+        better = [row for row in ranked if row["share"] and row[METRIC] > self._bar()]
+        if errors := self.options["choose_within_errors"]:
+            close = scores.within(ranked[0], errors)
+            if scores.base in close:
+                better = []
+            else:
+                # the nearest to the base first, then what validation ranks
+                better.sort(key=lambda row: (row not in close, row["share"] if row in close else 0.0))
         for row in better:
             if self._remembers(row):
                 return self._say(row)
@@ -155,7 +183,7 @@ class Selection:
         return False
 
     def _score_general(self, step: int, share: float, encode: Callable[[Sequence[str], Side], np.ndarray]) -> None:
-        score = round(self.general.score(encode), 5)  # type: ignore[union-attr]
+        score = round(float(self.general.score(encode).mean()), 5)  # type: ignore[union-attr]
         self.general_scores.append({"step": step, "share": share, METRIC: score})
         log.info("step %d, share %.2f: general nDCG@%d %.4f", step, share, K, score)
 
@@ -164,7 +192,8 @@ class Selection:
         what = (
             "every checkpoint that beats the base model forgets too much of finetune.general_set"
             if forgot
-            else f"no checkpoint beats the base model on validation (base {base[METRIC]:.4f}, best {best[METRIC]:.4f})"
+            else f"no checkpoint surely beats the base model on validation (base {base[METRIC]:.4f}, best "
+            f"{best[METRIC]:.4f}, {len(self.scores.validation.questions)} questions)"  # type: ignore[union-attr]
         )
         advice = "More or better questions, a lower finetune.learning_rate or fewer epochs may help."
         if policy == "fail":

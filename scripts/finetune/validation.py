@@ -81,8 +81,8 @@ class Validation:
             hidden={query: set() for query in queries},
         )
 
-    def score(self, encode: EncodeTexts) -> float:
-        """Mean nDCG@10 of an encoder."""
+    def score(self, encode: EncodeTexts) -> np.ndarray:
+        """NDCG@10 of an encoder by question, in order."""
         queries, passages = encode(self.questions, "query"), encode(self.texts, "passage")
         most = max((len(names) for names in self.hidden.values()), default=0)
         rows, scores = top_k(queries, passages, K + most)
@@ -91,7 +91,7 @@ class Validation:
             for name in names:
                 run[query].pop(name, None)
         per_query = evaluate_run(self.qrels, run, [K])
-        return float(np.mean([row[f"NDCG@{K}"] for row in per_query.values()]))
+        return np.array([per_query[query][f"NDCG@{K}"] if query in per_query else 0.0 for query in self.qrels])
 
 
 def _hidden(example: Example, cut: set[str], data: TrainingData) -> set[str]:
