@@ -11,7 +11,7 @@ def share_imports(root: str | Path) -> None:
 
 
 def share_interpreter() -> None:
-    """Let rules that say ``python`` get the one that runs Snakemake, also where its virtual environment is not activated.
+    """Let rules that say ``python`` get the one that runs Snakemake, its environment activated or not.
 
     An environment that a rule names (conda, modules) is put before it when the rule runs.
     """

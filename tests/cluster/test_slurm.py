@@ -30,7 +30,7 @@ def slurm():
     assert done.returncode == 0, done.stderr
     yield
     if not was_up:
-        # its configuration too: Snakemake's Slurm plugin asks a controller that is named and gone for 10 s at each start
+        # its configuration too: Snakemake's Slurm plugin waits 10 s at each start for a controller that is gone
         subprocess.run([HERE / "slurm_down.sh", "--purge"], check=False)
 
 
