@@ -167,3 +167,29 @@ def test_training_stops_early_and_forgetting_is_guarded(
     assert result["steps"] < 32
     assert result["chosen"]["share"] == 1
     assert "ships the best tuned weights all the same" in caplog.text
+
+
+def test_weights_that_forget_the_general_set_are_refused(
+    random_pairs: Path, tiny_model: Path, tmp_path: Path, texts: list[tuple[str, str]], caplog: pytest.LogCaptureFixture
+) -> None:
+    from scripts.common.beir import write_beir
+
+    general = tmp_path / "general"
+    write_beir(
+        general,
+        [{"_id": f"d{n}", "text": passage, "title": ""} for n, (_, passage) in enumerate(texts)],
+        [{"_id": f"q{n}", "text": question} for n, (question, _) in enumerate(texts)],
+        [(f"q{n}", f"d{n}", 1) for n in range(len(texts))],
+    )
+    # validation asks for what training teaches, which is wrong in general
+    known = {
+        **arguments(random_pairs, tiny_model, tmp_path, num_epochs=6, learning_rate=2e-3, in_batch_margin=None),
+        "val_file": str(random_pairs / "train.json"),
+    }
+    taught = finetune(**known)
+    assert taught["chosen"]["share"] == 1
+    guarded = finetune(**{**known, "options": {**known["options"], "general_set": str(general)}})
+    assert guarded["base_won"]
+    assert guarded["general"][0]["ndcg@10"] > max(row["ndcg@10"] for row in guarded["general"][1:]) + 0.01
+    assert "on finetune.general_set: not chosen" in caplog.text
+    assert "forgets too much of finetune.general_set" in caplog.text
