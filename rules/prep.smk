@@ -86,7 +86,7 @@ rule mine:
         train=rules.split.output.train,
         corpus=rules.split.output.corpus,
         split=branch(OWN_TRAIN, then=[], otherwise=out(f"{PREP}/split.json")),
-        contract=out("vectors/base/contract.json"),
+        contract=CONTRACTS["base"],
         queries=out("vectors/base/train_queries.json"),
         passages=out("vectors/base/corpus.json"),
     output:

@@ -147,7 +147,13 @@ def open_encoder(
         from scripts.common.endpoint_encoder import EndpointEncoder
 
         return EndpointEncoder(contract, **(endpoint or {"allowed": []}))
-    folder = resolve_model(contract.model, contract.revision, relative_to=Path(contract_file).parent)
+    beside = Path(contract_file).parent
+    if contract.backend == "onnx" and not (beside / contract.model).is_dir():
+        raise UserError(
+            f"the graph of {contract_file} is no longer in {beside / contract.model} (was the cache deleted?). "
+            "Delete that contract file and run again."
+        )
+    folder = resolve_model(contract.model, contract.revision, relative_to=beside)
     if weights_digest(folder) != contract.weights_sha256:
         raise UserError(
             f"the weights in {folder} are not those of {contract_file}. "

@@ -26,6 +26,7 @@ def embed(
     token_budget: int,
     attention: str | None = None,
     endpoint: dict[str, Any] | None = None,
+    dtype: str = "float32",
 ) -> int:
     """Fill the store and say in ``target`` what is there; returns how many texts were encoded.
 
@@ -39,16 +40,17 @@ def embed(
         token_budget: Tokens in a batch on a GPU.
         attention: Attention kernel, or ``None`` for the best there is.
         endpoint: How a served model is reached.
+        dtype: Precision of stored vectors, ``float32`` or ``float16``.
     """
     contract = Contract.load(contract_file)
     store = VectorStore(store_root, contract, side)
-    missing = store.missing(texts)
+    missing = store.missing(texts, dtype)
     if missing:
         encoder = open_encoder(
             contract_file, device=device, token_budget=token_budget, attention=attention, endpoint=endpoint
         )
         bar = progress(len(missing), f"embed {side}s", "text")
-        with store.writer() as writer:
+        with store.writer(dtype) as writer:
             for indices, rows in encoder.batches(missing, side):
                 try:
                     writer.add([missing[i] for i in indices], rows)
@@ -64,6 +66,7 @@ def embed(
             "store": contract.key(side),
             "side": side,
             "dimension": contract.dimension,
+            "dtype": dtype,
             "count": len(texts),
             "texts_sha256": hashlib.sha256(keys).hexdigest(),
         },
@@ -82,6 +85,7 @@ if __name__ == "__main__":
             device=snakemake.config["vectors"]["device"],  # noqa: F821
             token_budget=snakemake.config["vectors"]["token_budget"],  # noqa: F821
             attention=snakemake.config["model"]["attn_implementation"],  # noqa: F821
+            dtype=snakemake.params.dtype,  # noqa: F821
             endpoint={
                 "allowed": snakemake.config["allow_egress"],  # noqa: F821
                 "key_variable": snakemake.config["eval"]["nim_api_key_env"],  # noqa: F821
