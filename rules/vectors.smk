@@ -2,8 +2,7 @@
 
 inputs: the text files named in TEXTS, the contract of a model
 optional inputs: test sets of the user
-outputs: vectors/{model}/contract.json, vectors/{model}/{backend}.json (contract of an ONNX graph in the cache),
-    vectors/{model}/{texts}.json (what is there and where in the store)
+outputs: vectors/{model}/contract.json, vectors/{model}/{backend}.json (contract of an ONNX graph), vectors/{model}/{texts}.json (what is there)
 """
 
 TEST_SETS = {
@@ -35,7 +34,7 @@ CONTRACTS = {
     SERVED: out(f"vectors/{SERVED}/contract.json"),
     "onnx": out("stage4_export/onnx/contract.json"),
 }
-# What is embedded, by name: the side of the contract and the files with the texts
+# What is embedded: side and files
 TEXTS = {
     "chunks": ("passage", [rules.chunk.output.records]),
     "questions": ("query", expand(rules.generate.output, shard=SHARDS)),

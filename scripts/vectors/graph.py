@@ -26,7 +26,7 @@ LEAST_COSINE = {"onnx": 0.9999, "onnx_int8": 0.95}
 PROBES = (
     "tax",
     "How is the boundary layer of a wing measured at low speed?",
-    "A passage with numbers (3.14, 1e-5), names like os.path.join and punctuation; it ends with a list: one, two, three.",
+    "A passage with numbers (3.14, 1e-5), names like os.path.join and punctuation; then a list: one, two, three.",
     "Ünïcode, 日本語 and emoji 🙂 are text too.",
     "The quick brown fox jumps over the lazy dog. " * 12,
 )
