@@ -110,6 +110,8 @@ rule mine:
             "hard_neg_max_skipped",
             "hard_neg_max_similarity",
             "hard_neg_bm25_top",
+            "hard_neg_bm25_language",
+            "mining_search",
         ),
         code=code("prep/mine.py"),
     message:

@@ -12,9 +12,9 @@ from scripts.common.contract import Contract
 from scripts.common.files import read_json, write_json
 from scripts.common.job import job, log
 from scripts.common.passages import Passage, read_corpus
-from scripts.common.progress import progress
 from scripts.common.vector_store import VectorStore
-from scripts.prep.negatives import Candidate, best_below, limit
+from scripts.prep.negatives import Candidate, limit
+from scripts.prep.neighbours import Finder, IndexFinder, exact, has_gpu
 from scripts.prep.screening import Screen, bm25_agreement, near_positive
 
 
@@ -59,17 +59,15 @@ def mine(
         weakest[index] = min(scores)
     limits = [limit(float(score), options["hard_neg_margin"], options["hard_neg_margin_type"]) for score in weakest]
     candidates = pool.candidates(tested)
+    find, facts = finder(queries, pool, candidates, options["mining_search"], block, corpus_block)
     found, refused = search(
         queries,
-        pool,
-        candidates,
+        find,
         np.array(limits, np.float32),
         forbidden,
         screens(data, pool, candidates, positives, options),
         count=options["hard_negatives_to_mine"],
         skip=options["hard_neg_max_skipped"],
-        block=block,
-        corpus_block=corpus_block,
     )
     for item, best, low in zip(data, found, weakest, strict=True):
         item["neg_doc"] = [
@@ -85,7 +83,7 @@ def mine(
         "query_max_length": contract.query_max_length,
         "passage_max_length": contract.passage_max_length,
     }
-    mining = {"args": arguments, "refused": dict(refused)}
+    mining = {"args": arguments, "search": facts, "refused": dict(refused)}
     write_json(target, {**value, "mining": mining, "data": data}, indent=4)
     report(data, options["hard_negatives_to_mine"])
     for reason, count in refused.most_common():
@@ -123,18 +121,33 @@ class Pool:
             yield part, self.vectors(part.tolist())
 
 
+def finder(
+    queries: np.ndarray, pool: Pool, candidates: np.ndarray, kind: str, block: int, corpus_block: int
+) -> tuple[Finder, dict[str, Any]]:
+    """The search that is configured (``exact`` or ``approximate``), and what there is to say of it."""
+    exactly = exact(lambda: pool.blocks(candidates, corpus_block), len(candidates), block)
+    if not len(candidates) or (kind == "exact" and not has_gpu()):
+        return exactly, {"index": "none, exact by blocks"}
+    indexed = IndexFinder(
+        lambda: pool.blocks(candidates, corpus_block),
+        candidates,
+        queries,
+        pool.vectors,
+        approximate=kind == "approximate",
+        query_block=block,
+    )
+    return indexed, indexed.facts
+
+
 def search(
     queries: np.ndarray,
-    pool: Pool,
-    candidates: np.ndarray,
+    find: Finder,
     limits: np.ndarray,
     barred: Sequence[set[int]],
     screens: Sequence[Screen],
     *,
     count: int,
     skip: int | None,
-    block: int,
-    corpus_block: int,
 ) -> tuple[list[list[Candidate]], collections.Counter[str]]:
     """Per question its hard negatives, and how many candidates were refused for which reason.
 
@@ -147,17 +160,12 @@ def search(
     depth = count if not screens else 2 * count + 8
     while len(open_questions):
         part = open_questions
-        bar = progress(len(candidates), f"mine for {len(part)} questions", "passage")
-        best = best_below(
+        best = find(
             queries[part],
-            pool.blocks(candidates, corpus_block),
             limits[part] if skip is None else np.full(len(part), np.inf, np.float32),
             [barred[i] for i in part],
             depth if skip is None else depth + skip,
-            query_block=block,
-            advance=bar.update,
         )
-        bar.close()
         again = []
         for index, ranked in zip(part.tolist(), best, strict=True):
             below = ranked if skip is None else [c for c in ranked if c.score <= limits[index] or c.rank > skip]
@@ -200,7 +208,8 @@ def screens(
         rows = sorted({*candidates.tolist(), *(row for own in positives for row in own)})
         questions = [item["question"] for item in data]
         texts = [pool.texts[row] for row in rows]
-        found.append(bm25_agreement(questions, texts, rows, positives, options["hard_neg_bm25_top"]))
+        best, language = options["hard_neg_bm25_top"], options["hard_neg_bm25_language"]
+        found.append(bm25_agreement(questions, texts, rows, positives, best, language))
     if options["hard_neg_max_similarity"] is not None:
         found.append(near_positive(pool.vectors, positives, options["hard_neg_max_similarity"]))
     return found
