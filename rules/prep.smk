@@ -38,7 +38,11 @@ else:
 
     rule split:
         input:
-            source=config["prep"]["sdg_input_path"] or rules.sdg.output.manifest,
+            source=(
+                []
+                if str(config["prep"]["sdg_input_path"]).startswith("hf://")
+                else config["prep"]["sdg_input_path"] or rules.sdg.output.manifest
+            ),
             records=[] if config["prep"]["sdg_input_path"] else rules.sdg.output.records,
             frozen=test_set_files(config["prep"]["eval_beir_path"]),
         output:
@@ -57,6 +61,7 @@ else:
         params:
             output=folder_of("train"),
             corpus_id=config["corpus_id"],
+            source=config["prep"]["sdg_input_path"],
             options=options(
                 "prep",
                 "quality_threshold",

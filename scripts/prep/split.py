@@ -166,7 +166,7 @@ def write_test_set(folder: Path, passages: dict[str, Passage], examples: Sequenc
 if __name__ == "__main__":
     with job(snakemake):  # noqa: F821
         report = split(
-            snakemake.input.source,  # noqa: F821
+            snakemake.input.source or snakemake.params.source,  # noqa: F821
             snakemake.params.output,  # noqa: F821
             corpus_id=snakemake.params.corpus_id,  # noqa: F821
             options=snakemake.params.options,  # noqa: F821
