@@ -140,3 +140,6 @@ rule prep:
         "unrolling"
     script:
         "../scripts/prep/prep.py"
+
+
+include: "prep_report.smk"
