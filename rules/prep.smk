@@ -105,6 +105,7 @@ rule mine:
         mem_mb=8000,
         runtime=240,
     params:
+        model_name=config["model"]["base_model"],
         options=options(
             "prep",
             "hard_negatives_to_mine",

@@ -137,7 +137,7 @@ rule embed:
         TORCH
     threads: 8
     resources:
-        **on_gpu(),
+        **on_gpu(config["vectors"]["num_gpus"]),
         mem_mb=8000,
         runtime=720,
     params:

@@ -27,6 +27,7 @@ def mine(
     store: str | Path,
     options: dict[str, Any],
     split_file: str | Path | None = None,
+    model_name: str | None = None,
     block: int = 128,
     corpus_block: int = 50_000,
 ) -> None:
@@ -40,6 +41,7 @@ def mine(
         store: Folder of the vector store.
         options: ``prep``'s ``hard_neg…`` options.
         split_file: ``split.json``; without it no document is known to be a test document.
+        model_name: Name of the base model for the file, where the contract is of a graph made from it.
         block: Questions scored at once.
         corpus_block: Passages read at once.
     """
@@ -75,7 +77,8 @@ def mine(
         ]
     arguments = {
         **options,
-        "model_name_or_path": contract.model,
+        "model_name_or_path": model_name or contract.model,
+        "backend": contract.backend,
         "pooling": contract.pooling,
         "l2_normalize": contract.l2_normalize,
         "query_prefix": contract.query_prefix,
@@ -270,6 +273,7 @@ if __name__ == "__main__":
             store=f"{snakemake.config['output_dir']}/cache/vectors",  # noqa: F821
             options=snakemake.params.options,  # noqa: F821
             split_file=snakemake.input.get("split") or None,  # noqa: F821
+            model_name=snakemake.params.model_name,  # noqa: F821
             block=snakemake.config["prep"]["mining_batch_size"],  # noqa: F821
             corpus_block=snakemake.config["prep"]["corpus_chunk_size"],  # noqa: F821
         )

@@ -174,7 +174,7 @@ class IndexFinder:
             probes = min(lists, 2 * probes)
         self.facts |= {"probes": probes, f"recall_at_{RECALL_AT}": round(recall, 4), "sampled_questions": len(sample)}
         log.info("approximate search: %d of %d lists looked through, recall@%d %.3f", probes, lists, RECALL_AT, recall)
-        if probes > lists // 2:
+        if probes > lists // 2 and lists > 64:
             log.warning("the vectors have no clusters to speak of: approximate search saves little here")
 
 
