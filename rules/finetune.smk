@@ -21,7 +21,7 @@ TRAINING_INPUT = {
     "train": rules.prep.output[0],
     "val": rules.split.output.val,
     "corpus": rules.split.output.corpus,
-    "contract": CONTRACTS["base"],
+    "contract": CHECKPOINTS["base"],
     # the base model's vectors in the store, for masks
     "queries": out("vectors/base/train_queries.json"),
     "passages": out("vectors/base/corpus.json"),

@@ -38,7 +38,11 @@ else:
 
     rule split:
         input:
-            source=config["prep"]["sdg_input_path"] or rules.sdg.output.manifest,
+            source=(
+                []
+                if str(config["prep"]["sdg_input_path"]).startswith("hf://")
+                else config["prep"]["sdg_input_path"] or rules.sdg.output.manifest
+            ),
             records=[] if config["prep"]["sdg_input_path"] else rules.sdg.output.records,
             frozen=test_set_files(config["prep"]["eval_beir_path"]),
         output:
@@ -57,6 +61,7 @@ else:
         params:
             output=folder_of("train"),
             corpus_id=config["corpus_id"],
+            source=config["prep"]["sdg_input_path"],
             options=options(
                 "prep",
                 "quality_threshold",
@@ -86,7 +91,7 @@ rule mine:
         train=rules.split.output.train,
         corpus=rules.split.output.corpus,
         split=branch(OWN_TRAIN, then=[], otherwise=out(f"{PREP}/split.json")),
-        contract=out("vectors/base/contract.json"),
+        contract=CONTRACTS["base"],
         queries=out("vectors/base/train_queries.json"),
         passages=out("vectors/base/corpus.json"),
     output:
@@ -100,6 +105,7 @@ rule mine:
         mem_mb=8000,
         runtime=240,
     params:
+        model_name=config["model"]["base_model"],
         options=options(
             "prep",
             "hard_negatives_to_mine",
@@ -110,6 +116,8 @@ rule mine:
             "hard_neg_max_skipped",
             "hard_neg_max_similarity",
             "hard_neg_bm25_top",
+            "hard_neg_bm25_language",
+            "mining_search",
         ),
         code=code("prep/mine.py"),
     message:
@@ -133,3 +141,6 @@ rule prep:
         "unrolling"
     script:
         "../scripts/prep/prep.py"
+
+
+include: "prep_report.smk"

@@ -75,7 +75,7 @@ rule generate:
 rule sdg:
     input:
         shards=expand(rules.generate.output, shard=SHARDS),
-        contract=out("vectors/base/contract.json"),
+        contract=lambda wildcards: CONTRACTS["base"],
         chunks=out("vectors/base/chunks.json"),
         questions=out("vectors/base/questions.json"),
     output:

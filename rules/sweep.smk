@@ -58,7 +58,7 @@ rule sweep:
             TABLES["sweep"][0],
             **TABLES["sweep"][1],
         ),
-        base=CONTRACTS["base"],
+        base=CHECKPOINTS["base"],
         test_sets=[
             file for folder in TEST_SETS.values() for file in test_set_files(folder)
         ],
@@ -96,7 +96,7 @@ use rule sweep as data_curve with:
             TABLES["data_curve"][0],
             **TABLES["data_curve"][1],
         ),
-        base=CONTRACTS["base"],
+        base=CHECKPOINTS["base"],
         test_sets=[
             file for folder in TEST_SETS.values() for file in test_set_files(folder)
         ],

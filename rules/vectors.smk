@@ -2,7 +2,7 @@
 
 inputs: the text files named in TEXTS, the contract of a model
 optional inputs: test sets of the user
-outputs: vectors/{model}/contract.json, vectors/{model}/{texts}.json (what is there and where in the store)
+outputs: vectors/{model}/contract.json, vectors/{model}/{backend}.json (contract of an ONNX graph), vectors/{model}/{texts}.json (what is there)
 """
 
 TEST_SETS = {
@@ -15,17 +15,26 @@ CONSOLIDATED = config["eval"]["finetuned_model_path"] or out(
     "stage2_finetune/checkpoints/LATEST/model/consolidated"
 )
 SERVED = config["eval"]["embedding_api_backend"]
-CONTRACTS = {
+# Of the models as they are trained
+CHECKPOINTS = {
     "base": out("vectors/base/contract.json"),
     "finetuned": f"{CONSOLIDATED}/contract.json",
-    SERVED: out(f"vectors/{SERVED}/contract.json"),
-    "onnx": out("stage4_export/onnx/contract.json"),
     **{
         name: out(f"vectors/{name}/contract.json")
         for name in config["eval"]["checkpoints"]
     },
 }
-# What is embedded, by name: the side of the contract and the files with the texts
+# What texts are encoded with: the same, or ONNX graphs of them
+BACKEND = config["vectors"]["backend"]
+CONTRACTS = {
+    **{
+        name: contract if BACKEND == "torch" else out(f"vectors/{name}/{BACKEND}.json")
+        for name, contract in CHECKPOINTS.items()
+    },
+    SERVED: out(f"vectors/{SERVED}/contract.json"),
+    "onnx": out("stage4_export/onnx/contract.json"),
+}
+# What is embedded: side and files
 TEXTS = {
     "chunks": ("passage", [rules.chunk.output.records]),
     "questions": ("query", expand(rules.generate.output, shard=SHARDS)),
@@ -53,7 +62,7 @@ rule contract:
             otherwise=[],
         ),
     output:
-        CONTRACTS["base"],
+        CHECKPOINTS["base"],
     log:
         log_file("contract"),
     localrule: True
@@ -70,7 +79,7 @@ rule contract:
 
 rule served_contract:
     input:
-        base=CONTRACTS["base"],
+        base=CHECKPOINTS["base"],
     output:
         CONTRACTS[SERVED],
     log:
@@ -89,6 +98,30 @@ rule served_contract:
         "../scripts/vectors/served_contract.py"
 
 
+rule graph:
+    input:
+        contract=lambda wildcards: CHECKPOINTS[wildcards.model],
+    output:
+        out("vectors/{model}/{backend}.json"),
+    log:
+        log_file("graph_{model}_{backend}"),
+    wildcard_constraints:
+        model="|".join(CHECKPOINTS),
+        backend="onnx|onnx_int8",
+    conda:
+        TORCH
+    threads: 8
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        code=code("vectors/graph.py"),
+    message:
+        "writing the {wildcards.backend} graph of the {wildcards.model} model"
+    script:
+        "../scripts/vectors/graph.py"
+
+
 rule embed:
     input:
         contract=lambda wildcards: CONTRACTS[wildcards.model],
@@ -104,11 +137,12 @@ rule embed:
         TORCH
     threads: 8
     resources:
-        **on_gpu(),
+        **on_gpu(config["vectors"]["num_gpus"]),
         mem_mb=8000,
         runtime=720,
     params:
         side=lambda wildcards: TEXTS[wildcards.texts][0],
+        dtype=config["vectors"]["dtype"],
         code=code("vectors/embed.py"),
     message:
         "vectors of {wildcards.texts} by the {wildcards.model} model"

@@ -35,8 +35,8 @@ def passage_text(row: dict[str, Any]) -> str:
     return f"{row.get('title') or ''} {row['text']}".strip()
 
 
-def read_beir(folder: str | Path) -> TestSet:
-    """Read and check a collection.
+def read_beir(folder: str | Path, split: str = "test") -> TestSet:
+    """Read and check a collection with the judgements of ``qrels/<split>.tsv``.
 
     Raises:
         UserError: A file is missing, a line malformed, an id unknown or twice, or nothing is judged.
@@ -46,12 +46,12 @@ def read_beir(folder: str | Path) -> TestSet:
         raise UserError(f"test set {root} does not exist (BEIR layout: corpus.jsonl, queries.jsonl, qrels/test.tsv).")
     corpus, _ = _read_texts(root / "corpus.jsonl", allow_empty=True)
     queries, metadata = _read_texts(root / "queries.jsonl", allow_empty=False)
-    qrels = _read_qrels(root / "qrels" / "test.tsv", queries, corpus)
+    qrels = _read_qrels(root / "qrels" / f"{split}.tsv", queries, corpus)
     judged = {
         query: text for query, text in queries.items() if any(score > 0 for score in qrels.get(query, {}).values())
     }
     if not judged:
-        raise UserError(f"test set {root}: no query has a relevant passage in qrels/test.tsv.")
+        raise UserError(f"test set {root}: no query has a relevant passage in qrels/{split}.tsv.")
     return TestSet(corpus, judged, {query: qrels[query] for query in judged}, metadata)
 
 

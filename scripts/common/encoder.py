@@ -1,7 +1,11 @@
 """The encoder: texts to vectors under a contract, with PyTorch, ONNX Runtime or an HTTP endpoint behind it."""
 
 import abc
+import collections
+import copy
+import queue
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,6 @@ import numpy as np
 from scripts.common.batching import padded_tokens, plan_batches
 from scripts.common.contract import Contract, Side, weights_digest
 from scripts.common.errors import UserError
-from scripts.common.job import log
 from scripts.common.models import resolve_model
 from scripts.common.tokens import fast_tokenizer
 
@@ -44,6 +47,10 @@ class LocalEncoder(Encoder):
         self.contract = contract
         self.token_budget = token_budget
         self.tokenizer = fast_tokenizer(folder)
+        # batches that are computed at once
+        self.parallel = 1
+        # what was computed so far: tokens of texts, and padding on top
+        self.tokens = self.padding = 0
 
     @abc.abstractmethod
     def forward(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -70,12 +77,25 @@ class LocalEncoder(Encoder):
             filled = [i for i, length in enumerate(lengths) if length]
             plan = plan_batches([lengths[i] for i in filled], self.token_budget)
             plan = [[filled[i] for i in batch] for batch in plan]
-            padded = padded_tokens(lengths, plan)
-            if padded:
-                share = 100 - 100 * sum(lengths) / padded
-                log.debug("%d tokens in %d batches, %.1f %% padding", padded, len(plan), share)
-            for batch in plan:
-                yield [start + i for i in batch], self.forward(*pad([tokens[i] for i in batch]))
+            self.tokens += sum(lengths)
+            self.padding += padded_tokens(lengths, plan) - sum(lengths)
+            inputs = (pad([tokens[i] for i in batch]) for batch in plan)
+            for batch, rows in zip(plan, self._forward_all(inputs), strict=True):
+                yield [start + i for i in batch], rows
+
+    def _forward_all(self, inputs: Iterator[tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
+        """Vectors of each batch, in order."""
+        if self.parallel == 1:
+            yield from (self.forward(*given) for given in inputs)
+            return
+        with ThreadPoolExecutor(self.parallel) as workers:
+            waiting: collections.deque = collections.deque()
+            for given in inputs:
+                waiting.append(workers.submit(self.forward, *given))
+                if len(waiting) > 2 * self.parallel:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
 
 
 class TorchEncoder(LocalEncoder):
@@ -90,26 +110,47 @@ class TorchEncoder(LocalEncoder):
         token_budget: int = CPU_TOKEN_BUDGET,
         attention: str | None = None,
         model: Any = None,
+        num_gpus: int = 1,
     ) -> None:
-        """Load the model of ``folder``, or take ``model``, which then is that model with other weights."""
+        """Load the model of ``folder``, or take ``model``, which then is that model with other weights.
+
+        With ``num_gpus`` above 1, as many of the GPUs that are there compute batches side by side, each with a copy of
+        the model.
+        """
         import torch
 
         self.device = pick_device(device)
         super().__init__(contract, folder, token_budget if self.device == "cuda" else CPU_TOKEN_BUDGET)
         self.model = (load_model(folder, contract, attention) if model is None else model).eval().to(self.device)
         self._torch = torch
+        devices = [self.device]
+        if self.device == "cuda":
+            devices = [f"cuda:{number}" for number in range(max(1, min(num_gpus, torch.cuda.device_count())))]
+        self.replicate(devices)
+
+    def replicate(self, devices: Sequence[str]) -> None:
+        """Compute on these devices side by side; the first one has the model itself, the others copies."""
+        self.model.to(devices[0])
+        self.parallel = len(devices)
+        self._free: queue.SimpleQueue = queue.SimpleQueue()
+        for number, device in enumerate(devices):
+            self._free.put((self.model if number == 0 else copy.deepcopy(self.model).to(device), device))
 
     def forward(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """See :meth:`LocalEncoder.forward`. bfloat16 matrix products on a GPU, float32 on a CPU."""
         from scripts.common.pooling import normalize, pool
 
         torch = self._torch
-        token_ids, token_mask = (torch.from_numpy(array).to(self.device) for array in (ids, mask))
-        autocast = torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda")
-        with torch.inference_mode(), autocast:
-            hidden = self.model(input_ids=token_ids, attention_mask=token_mask).last_hidden_state
-            vectors = pool(hidden, token_mask, self.contract.pooling)
-        return (normalize(vectors) if self.contract.l2_normalize else vectors).float().cpu().numpy()
+        model, device = self._free.get()
+        try:
+            token_ids, token_mask = (torch.from_numpy(array).to(device) for array in (ids, mask))
+            autocast = torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda")
+            with torch.inference_mode(), autocast:
+                hidden = model(input_ids=token_ids, attention_mask=token_mask).last_hidden_state
+                vectors = pool(hidden, token_mask, self.contract.pooling)
+            return (normalize(vectors) if self.contract.l2_normalize else vectors).float().cpu().numpy()
+        finally:
+            self._free.put((model, device))
 
 
 def pad(rows: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -129,6 +170,7 @@ def open_encoder(
     token_budget: int = CPU_TOKEN_BUDGET,
     attention: str | None = None,
     endpoint: dict[str, Any] | None = None,
+    num_gpus: int = 1,
 ) -> Encoder:
     """The encoder for a contract file, with the back end that the contract names.
 
@@ -138,6 +180,7 @@ def open_encoder(
         token_budget: Tokens in a batch on a GPU.
         attention: Attention kernel, or ``None`` for the best there is.
         endpoint: How a served model is reached, see :class:`scripts.common.endpoint_encoder.EndpointEncoder`.
+        num_gpus: GPUs that compute side by side, as far as they are there.
 
     Raises:
         UserError: The model is missing, or its weights are not those the contract was written for.
@@ -147,7 +190,13 @@ def open_encoder(
         from scripts.common.endpoint_encoder import EndpointEncoder
 
         return EndpointEncoder(contract, **(endpoint or {"allowed": []}))
-    folder = resolve_model(contract.model, contract.revision, relative_to=Path(contract_file).parent)
+    beside = Path(contract_file).parent
+    if contract.backend == "onnx" and not (beside / contract.model).is_dir():
+        raise UserError(
+            f"the graph of {contract_file} is no longer in {beside / contract.model} (was the cache deleted?). "
+            "Delete that contract file and run again."
+        )
+    folder = resolve_model(contract.model, contract.revision, relative_to=beside)
     if weights_digest(folder) != contract.weights_sha256:
         raise UserError(
             f"the weights in {folder} are not those of {contract_file}. "
@@ -157,7 +206,9 @@ def open_encoder(
         from scripts.common.onnx_encoder import OnnxEncoder
 
         return OnnxEncoder(contract, folder)
-    return TorchEncoder(contract, folder, device=device, token_budget=token_budget, attention=attention)
+    return TorchEncoder(
+        contract, folder, device=device, token_budget=token_budget, attention=attention, num_gpus=num_gpus
+    )
 
 
 def pick_device(wanted: str) -> str:

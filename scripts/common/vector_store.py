@@ -1,9 +1,10 @@
 """Vectors that were computed once, found again by what determines them.
 
 A store is a folder per contract side (key: :meth:`Contract.key`). Each writer appends to a pair of files of its own,
-``<writer>.vec`` (float32 rows) and ``<writer>.idx`` (one fixed record a row: 32 bytes SHA-256 of the text, 4 bytes
-CRC-32 of the row). Nothing is ever rewritten, so a kill costs at most the batch under way, several jobs may write at
-once, also on a shared file system, and a torn or corrupted row is simply missing and computed again.
+``<writer>.vec`` (float32 rows) or ``<writer>.f16`` (float16 rows), and ``<writer>.idx`` (one fixed record a row: 32
+bytes SHA-256 of the text, 4 bytes CRC-32 of the row). Nothing is ever rewritten, so a kill costs at most the batch
+under way, several jobs may write at once, also on a shared file system, and a torn or corrupted row is simply missing
+and computed again.
 """
 
 import hashlib
@@ -23,6 +24,9 @@ from scripts.common.job import log
 # Missing texts to ``(indices into them, vectors [len(indices), dimension])``, as ``Encoder.batches`` gives them
 EncodeMissing = Callable[[list[str]], Iterable[tuple[list[int], np.ndarray]]]
 RECORD = struct.Struct("<32sI")
+SUFFIXES = {"float32": ".vec", "float16": ".f16"}
+# A row's place is one number, file and row: a store of millions must fit into memory
+ROW_BITS = 40
 
 
 def text_key(text: str) -> bytes:
@@ -42,7 +46,7 @@ class VectorStore:
     def __init__(self, root: str | Path, contract: Contract, side: Side) -> None:
         self.folder = Path(root) / contract.key(side)
         self.dimension = contract.dimension
-        self._rows: dict[bytes, tuple[int, int]] = {}
+        self._rows: dict[bytes, int] = {}
         self._files: list[np.ndarray] = []
         self._checks: list[np.ndarray] = []
         self.refresh()
@@ -52,25 +56,28 @@ class VectorStore:
         self._rows.clear()
         self._files.clear()
         self._checks.clear()
-        width = 4 * self.dimension
         for index_file in sorted(self.folder.glob("*.idx")):
-            vector_file = index_file.with_suffix(".vec")
-            count = min(index_file.stat().st_size // RECORD.size, _size(vector_file) // width)
+            dtype = np.dtype("float16" if index_file.with_suffix(SUFFIXES["float16"]).is_file() else "float32")
+            vector_file = index_file.with_suffix(SUFFIXES[dtype.name])
+            count = min(
+                index_file.stat().st_size // RECORD.size, _size(vector_file) // (dtype.itemsize * self.dimension)
+            )
             if not count:
                 continue
             records = np.fromfile(index_file, np.dtype([("key", "V32"), ("crc", "<u4")]), count)
-            self._files.append(np.memmap(vector_file, np.float32, "r", shape=(count, self.dimension)))
+            self._files.append(np.memmap(vector_file, dtype, "r", shape=(count, self.dimension)))
             self._checks.append(records["crc"])
-            number = len(self._files) - 1
-            self._rows.update((key.tobytes(), (number, row)) for row, key in enumerate(records["key"]))
+            first = (len(self._files) - 1) << ROW_BITS
+            self._rows.update((key.tobytes(), first + row) for row, key in enumerate(records["key"]))
 
     def __contains__(self, text: str) -> bool:
         return text_key(text) in self._rows
 
-    def missing(self, texts: Sequence[str]) -> list[str]:
-        """Texts without a sound vector, each once, in order."""
+    def missing(self, texts: Sequence[str], dtype: str = "float16") -> list[str]:
+        """Texts without a sound vector of at least the precision ``dtype``, each once, in order."""
         wanted = {text_key(text): text for text in texts}
-        gone = {key for key in wanted if not self._sound(key)}
+        least = np.dtype(dtype).itemsize
+        gone = {key for key in wanted if not self._sound(key, least)}
         return [text for key, text in wanted.items() if key in gone]
 
     def complete(self, texts: Sequence[str], encode: EncodeMissing) -> int:
@@ -90,20 +97,24 @@ class VectorStore:
             KeyError: A text has no vector.
         """
         vectors = np.empty((len(texts), self.dimension), np.float32)
-        for row, text in enumerate(texts):
-            number, position = self._rows[text_key(text)]
-            vectors[row] = self._files[number][position]
+        places = np.fromiter((self._rows[text_key(text)] for text in texts), np.int64, len(texts))
+        numbers, rows = places >> ROW_BITS, places & ((1 << ROW_BITS) - 1)
+        for number in np.unique(numbers):
+            chosen = np.flatnonzero(numbers == number)
+            vectors[chosen] = self._files[number][rows[chosen]]
         return vectors
 
-    def writer(self) -> "StoreWriter":
-        """A context manager that appends rows to files of its own."""
-        return StoreWriter(self.folder, self.dimension)
+    def writer(self, dtype: str = "float32") -> "StoreWriter":
+        """A context manager that appends rows of type ``float32`` or ``float16`` to files of its own."""
+        return StoreWriter(self.folder, self.dimension, dtype)
 
-    def _sound(self, key: bytes) -> bool:
+    def _sound(self, key: bytes, least: int) -> bool:
         place = self._rows.get(key)
         if place is None:
             return False
-        number, row = place
+        number, row = place >> ROW_BITS, place & ((1 << ROW_BITS) - 1)
+        if self._files[number].itemsize < least:
+            return False
         vector = self._files[number][row]
         if zlib.crc32(vector.tobytes()) == self._checks[number][row] and np.isfinite(vector).all():
             return True
@@ -115,14 +126,14 @@ class VectorStore:
 class StoreWriter:
     """Appends rows; every :meth:`add` is on disk when it returns."""
 
-    def __init__(self, folder: Path, dimension: int) -> None:
-        self.dimension = dimension
+    def __init__(self, folder: Path, dimension: int, dtype: str = "float32") -> None:
+        self.dimension, self.dtype = dimension, np.dtype(dtype)
         folder.mkdir(parents=True, exist_ok=True)
         # numbered, so that a recomputed row is read after, and wins over, a damaged one
         self.base = folder / f"{_next_number(folder):06d}-{uuid.uuid4().hex[:12]}"
 
     def __enter__(self) -> "StoreWriter":
-        self._vectors = self.base.with_suffix(".vec").open("ab", buffering=0)
+        self._vectors = self.base.with_suffix(SUFFIXES[self.dtype.name]).open("ab", buffering=0)
         self._index = self.base.with_suffix(".idx").open("ab", buffering=0)
         return self
 
@@ -130,9 +141,10 @@ class StoreWriter:
         """Append the rows of ``texts``; ``vectors`` is ``[len(texts), dimension]``.
 
         Raises:
-            ValueError: The shape is wrong or a value is not finite.
+            ValueError: The shape is wrong, or a value is not finite or beyond float16 where that is the type.
         """
-        rows = np.ascontiguousarray(vectors, np.float32)
+        with np.errstate(over="ignore"):
+            rows = np.ascontiguousarray(vectors, self.dtype)
         if rows.shape != (len(texts), self.dimension):
             raise ValueError(f"vectors have shape {rows.shape}, expected {(len(texts), self.dimension)}")
         if not np.isfinite(rows).all():

@@ -106,7 +106,8 @@ def _example(
         return None, "unknown segment"
     metadata = {name: pair[name] for name in METADATA if name in pair}
     metadata |= {"quality_score": score, "file_name": record["file_name"]}
-    positives = list(dict.fromkeys(passage_id(texts[segment]) for segment in segments))
+    answers = [texts[segment] for segment in segments] + list(pair.get("also_in") or [])
+    positives = list(dict.fromkeys(map(passage_id, answers)))
     return Example(record["source_id"], pair["question"], positives, [], bool(pair.get("training_only")), metadata), ""
 
 

@@ -12,9 +12,9 @@ from scripts.common.contract import Contract
 from scripts.common.files import read_json, write_json
 from scripts.common.job import job, log
 from scripts.common.passages import Passage, read_corpus
-from scripts.common.progress import progress
 from scripts.common.vector_store import VectorStore
-from scripts.prep.negatives import Candidate, best_below, limit
+from scripts.prep.negatives import Candidate, limit
+from scripts.prep.neighbours import Finder, IndexFinder, exact, has_gpu
 from scripts.prep.screening import Screen, bm25_agreement, near_positive
 
 
@@ -27,6 +27,7 @@ def mine(
     store: str | Path,
     options: dict[str, Any],
     split_file: str | Path | None = None,
+    model_name: str | None = None,
     block: int = 128,
     corpus_block: int = 50_000,
 ) -> None:
@@ -40,6 +41,7 @@ def mine(
         store: Folder of the vector store.
         options: ``prep``'s ``hard_neg…`` options.
         split_file: ``split.json``; without it no document is known to be a test document.
+        model_name: Name of the base model for the file, where the contract is of a graph made from it.
         block: Questions scored at once.
         corpus_block: Passages read at once.
     """
@@ -59,17 +61,15 @@ def mine(
         weakest[index] = min(scores)
     limits = [limit(float(score), options["hard_neg_margin"], options["hard_neg_margin_type"]) for score in weakest]
     candidates = pool.candidates(tested)
+    find, facts = finder(queries, pool, candidates, options["mining_search"], block, corpus_block)
     found, refused = search(
         queries,
-        pool,
-        candidates,
+        find,
         np.array(limits, np.float32),
         forbidden,
         screens(data, pool, candidates, positives, options),
         count=options["hard_negatives_to_mine"],
         skip=options["hard_neg_max_skipped"],
-        block=block,
-        corpus_block=corpus_block,
     )
     for item, best, low in zip(data, found, weakest, strict=True):
         item["neg_doc"] = [
@@ -77,7 +77,8 @@ def mine(
         ]
     arguments = {
         **options,
-        "model_name_or_path": contract.model,
+        "model_name_or_path": model_name or contract.model,
+        "backend": contract.backend,
         "pooling": contract.pooling,
         "l2_normalize": contract.l2_normalize,
         "query_prefix": contract.query_prefix,
@@ -85,7 +86,7 @@ def mine(
         "query_max_length": contract.query_max_length,
         "passage_max_length": contract.passage_max_length,
     }
-    mining = {"args": arguments, "refused": dict(refused)}
+    mining = {"args": arguments, "search": facts, "refused": dict(refused)}
     write_json(target, {**value, "mining": mining, "data": data}, indent=4)
     report(data, options["hard_negatives_to_mine"])
     for reason, count in refused.most_common():
@@ -123,18 +124,33 @@ class Pool:
             yield part, self.vectors(part.tolist())
 
 
+def finder(
+    queries: np.ndarray, pool: Pool, candidates: np.ndarray, kind: str, block: int, corpus_block: int
+) -> tuple[Finder, dict[str, Any]]:
+    """The search that is configured (``exact`` or ``approximate``), and what there is to say of it."""
+    exactly = exact(lambda: pool.blocks(candidates, corpus_block), len(candidates), block)
+    if not len(candidates) or (kind == "exact" and not has_gpu()):
+        return exactly, {"index": "none, exact by blocks"}
+    indexed = IndexFinder(
+        lambda: pool.blocks(candidates, corpus_block),
+        candidates,
+        queries,
+        pool.vectors,
+        approximate=kind == "approximate",
+        query_block=block,
+    )
+    return indexed, indexed.facts
+
+
 def search(
     queries: np.ndarray,
-    pool: Pool,
-    candidates: np.ndarray,
+    find: Finder,
     limits: np.ndarray,
     barred: Sequence[set[int]],
     screens: Sequence[Screen],
     *,
     count: int,
     skip: int | None,
-    block: int,
-    corpus_block: int,
 ) -> tuple[list[list[Candidate]], collections.Counter[str]]:
     """Per question its hard negatives, and how many candidates were refused for which reason.
 
@@ -147,17 +163,12 @@ def search(
     depth = count if not screens else 2 * count + 8
     while len(open_questions):
         part = open_questions
-        bar = progress(len(candidates), f"mine for {len(part)} questions", "passage")
-        best = best_below(
+        best = find(
             queries[part],
-            pool.blocks(candidates, corpus_block),
             limits[part] if skip is None else np.full(len(part), np.inf, np.float32),
             [barred[i] for i in part],
             depth if skip is None else depth + skip,
-            query_block=block,
-            advance=bar.update,
         )
-        bar.close()
         again = []
         for index, ranked in zip(part.tolist(), best, strict=True):
             below = ranked if skip is None else [c for c in ranked if c.score <= limits[index] or c.rank > skip]
@@ -200,7 +211,8 @@ def screens(
         rows = sorted({*candidates.tolist(), *(row for own in positives for row in own)})
         questions = [item["question"] for item in data]
         texts = [pool.texts[row] for row in rows]
-        found.append(bm25_agreement(questions, texts, rows, positives, options["hard_neg_bm25_top"]))
+        best, language = options["hard_neg_bm25_top"], options["hard_neg_bm25_language"]
+        found.append(bm25_agreement(questions, texts, rows, positives, best, language))
     if options["hard_neg_max_similarity"] is not None:
         found.append(near_positive(pool.vectors, positives, options["hard_neg_max_similarity"]))
     return found
@@ -261,6 +273,7 @@ if __name__ == "__main__":
             store=f"{snakemake.config['output_dir']}/cache/vectors",  # noqa: F821
             options=snakemake.params.options,  # noqa: F821
             split_file=snakemake.input.get("split") or None,  # noqa: F821
+            model_name=snakemake.params.model_name,  # noqa: F821
             block=snakemake.config["prep"]["mining_batch_size"],  # noqa: F821
             corpus_block=snakemake.config["prep"]["corpus_chunk_size"],  # noqa: F821
         )

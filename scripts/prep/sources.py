@@ -6,12 +6,23 @@ about what is wrong: file, line and field.
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from scripts.common.corpus import HUB
 from scripts.common.errors import UserError
 from scripts.common.files import read_json, read_jsonl
+from scripts.common.job import log
+from scripts.prep.collections import (
+    PASSAGE_COLUMNS,
+    QUESTION_COLUMNS,
+    as_pair,
+    beir_records,
+    dataset_rows,
+    is_beir,
+    is_saved_dataset,
+)
 
 Located = tuple[str, dict[str, Any]]
 
@@ -19,31 +30,51 @@ Located = tuple[str, dict[str, Any]]
 def read_records(source: str | Path) -> list[dict[str, Any]]:
     """Records of a file, folder or ``generation_result.json``.
 
-    Accepted: JSON (a list or one record), JSON Lines, parquet, and own pairs as CSV, TSV or JSON Lines with columns
-    ``question`` and ``passage`` (and optionally ``document``).
+    Accepted: JSON (a list or one record), JSON Lines, parquet, own pairs as CSV, TSV or any of these with columns
+    ``question`` and ``passage`` (or as sentence-transformers names them; optionally ``document``), a collection in BEIR
+    layout, and data sets of the ``datasets`` library, here or on the hub.
 
     Raises:
         UserError: Nothing is there, formats are mixed, or a record is malformed.
     """
+    if not str(source).startswith(HUB) and is_beir(Path(source)):
+        return beir_records(Path(source))
     records = []
     pairs: list[Located] = []
-    for path in _files(Path(source)):
-        for place, row in _rows(path):
-            if not isinstance(row, dict):
-                raise UserError(f"{place}: expected an object, found {type(row).__name__}.")
-            if "chunks" in row:
-                records.append(check_record(row, place))
-            elif "question" in row and "passage" in row:
-                pairs.append((place, row))
+    unlabelled = 0
+    for place, row in _all_rows(source):
+        if not isinstance(row, Mapping):
+            raise UserError(f"{place}: expected an object, found {type(row).__name__}.")
+        if "chunks" in row:
+            records.append(check_record(dict(row), place))
+        elif (pair := as_pair(row, place)) is not None:
+            if pair:
+                pairs.append((place, pair))
             else:
-                raise UserError(
-                    f"{place}: neither a generated record (it has no `chunks`) nor an own pair "
-                    "(`question` and `passage`)."
-                )
+                unlabelled += 1
+        else:
+            raise UserError(
+                f"{place}: neither a generated record (it has no `chunks`) nor an own pair (columns `question` and "
+                f"`passage`, or {', '.join(QUESTION_COLUMNS[1:])} with {', '.join(PASSAGE_COLUMNS[1:])}); its columns "
+                f"are {', '.join(map(str, row)) or 'none'}."
+            )
+    if unlabelled:
+        log.info("%d pairs whose label is below 1 are no positives", unlabelled)
     records += own_pairs(pairs)
     if not records:
         raise UserError(f"{source} holds no record.")
     return records
+
+
+def _all_rows(source: str | Path) -> Iterator[tuple[str, Any]]:
+    folder = Path(source)
+    if str(source).startswith(HUB) or (
+        folder.is_dir() and (is_saved_dataset(folder) or not _present(folder)) and any(folder.iterdir())
+    ):
+        yield from dataset_rows(source)
+        return
+    for path in _files(folder):
+        yield from _rows(path)
 
 
 def _files(source: Path) -> list[Path]:
@@ -55,10 +86,15 @@ def _files(source: Path) -> list[Path]:
     return [_manifest_target(source)] if source.name == "generation_result.json" else [source]
 
 
-def _folder_files(folder: Path) -> list[Path]:
+def _present(folder: Path) -> dict[str, list[Path]]:
+    """Files of a folder by format."""
     kinds = {suffix: sorted(folder.glob(f"*{suffix}")) for suffix in (".json", ".jsonl", ".parquet", ".csv", ".tsv")}
+    return {suffix: files for suffix, files in kinds.items() if files}
+
+
+def _folder_files(folder: Path) -> list[Path]:
     batches = sorted(folder.glob("generated_batch*.json"))
-    present = {suffix: files for suffix, files in kinds.items() if files}
+    present = _present(folder)
     if not present:
         raise UserError(f"{folder} holds no .json, .jsonl, .parquet or .csv file.")
     if batches and set(present) == {".json"}:
@@ -84,15 +120,17 @@ def _manifest_target(path: Path) -> Path:
 
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:
     if path.suffix == ".parquet":
+        import pyarrow as pa
         from pyarrow import parquet
 
-        for number, row in enumerate(parquet.read_table(path).to_pylist(), start=1):
+        try:
+            table = parquet.read_table(path)
+        except pa.ArrowInvalid as error:
+            raise UserError(f"{path} is not a parquet file: {error}") from error
+        for number, row in enumerate(table.to_pylist(), start=1):
             yield f"{path}, row {number}", row
     elif path.suffix in {".csv", ".tsv"}:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, delimiter="\t" if path.suffix == ".tsv" else ",")
-            for row in reader:
-                yield f"{path}, line {reader.line_num}", row
+        yield from _csv_rows(path, "\t" if path.suffix == ".tsv" else ",")
     elif path.suffix == ".jsonl":
         for number, row in read_jsonl(path, "question file"):
             yield f"{path}, line {number}", row
@@ -100,16 +138,59 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
         yield from _json_rows(path)
 
 
+def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[str, Any]]:
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.DictReader(stream, delimiter=delimiter, strict=True)
+        before = 1
+        try:
+            for row in reader:
+                # a quoted cell may hold line ends; named is the line that the row begins in
+                place, before = f"{path}, line {before + 1}", reader.line_num
+                if None in row or None in row.values():
+                    missing = list(row.values()).count(None)
+                    more = row.pop(None, [])  # type: ignore[call-overload]
+                    raise UserError(
+                        f"{place}: {len(row) + len(more) - missing} cells, but the header names {len(row)}."
+                    )
+                yield place, row
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}, after line {before}: not UTF-8 ({error.reason}). Save it as UTF-8.") from error
+        except csv.Error as error:
+            raise UserError(f"{path}, line {before + 1}: {error}.") from error
+
+
 def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
+    """Records of a JSON file, a list or one record, each with the line that it begins in."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError):
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 (byte {error.start}). Save it as UTF-8.") from error
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        if text.lstrip().startswith("["):
+            raise UserError(f"{path}, line {error.lineno}, column {error.colno}: {error.msg}.") from error
         # the first generation also wrote JSON Lines under the name .json
         for number, row in read_jsonl(path, "question file"):
             yield f"{path}, line {number}", row
         return
-    for number, row in enumerate(value if isinstance(value, list) else [value], start=1):
-        yield f"{path}, record {number}", row
+    rows = value if isinstance(value, list) else [value]
+    for number, (row, line) in enumerate(zip(rows, _lines_of(text, value), strict=True), start=1):
+        yield f"{path}, line {line} (record {number})", row
+
+
+def _lines_of(text: str, value: Any) -> Iterator[int]:
+    """Line in which each item of a list begins, of valid JSON; of anything else the first."""
+    if not isinstance(value, list):
+        yield 1
+        return
+    decoder, position, line, counted = json.JSONDecoder(), text.index("[") + 1, 1, 0
+    for _ in value:
+        while text[position] in " \t\r\n,":
+            position += 1
+        line, counted = line + text.count("\n", counted, position), position
+        yield line
+        position = decoder.raw_decode(text, position)[1]
 
 
 def check_record(row: dict[str, Any], place: str) -> dict[str, Any]:

@@ -47,7 +47,9 @@ def split(source: str | Path, output: str | Path, *, corpus_id: str, options: di
         parts[part_of[example.document]].append(example)
     keep_apart(parts, left_out)
     parts["train"] = train = few_positives(parts["train"], options["max_pos_docs"], left_out)
-    warn(options, left_out, parts)
+    said = warnings_of(options, parts)
+    for line in [*(f"left out {n} pairs: {reason}" for reason, n in left_out.most_common() if n), *said]:
+        log.warning("%s", line)
     if not train:
         raise UserError(
             f"no training example is left of {len(examples)} pairs: lower prep.quality_threshold, raise "
@@ -65,6 +67,7 @@ def split(source: str | Path, output: str | Path, *, corpus_id: str, options: di
         "training_only_passages": len(passages) - len(searchable(passages)),
         "left_out": {reason: count for reason, count in left_out.items() if count},
         "near_duplicate_groups": groups,
+        "warnings": said,
         "part_of": part_of,
         "frozen_test_set": options["eval_beir_path"],
     }
@@ -89,15 +92,19 @@ def few_positives(examples: list[Example], most: int, left_out: collections.Coun
     return kept
 
 
-def warn(options: dict[str, Any], left_out: collections.Counter[str], parts: dict[str, list[Example]]) -> None:
-    """Say what was left out and what is too little."""
-    for reason, count in left_out.most_common():
-        if count:
-            log.warning("left out %d pairs: %s", count, reason)
-    if 0 < len(parts["train"]) < 100:
-        log.warning("only %d training examples: expect little; 100 are the least, 1000 are good", len(parts["train"]))
-    if options["test_ratio"] and len(parts["test"]) < 50:
-        log.warning("only %d test queries: differences under several points mean nothing", len(parts["test"]))
+def warnings_of(options: dict[str, Any], parts: dict[str, list[Example]]) -> list[str]:
+    """What is too little, by the recipe's marks."""
+    train, test = len(parts["train"]), len(parts["test"])
+    said = []
+    if 0 < train < 100:
+        said.append(f"only {train} training examples: expect little; 100 are the least, 1000 are good")
+    if options["test_ratio"] and test < 50:
+        said.append(
+            f"only {test} test queries: differences under several points mean nothing; 100 are better, 200 to 500 good"
+        )
+    if options["val_ratio"] and len(parts["val"]) < 20:
+        said.append(f"only {len(parts['val'])} validation questions: the choice of a checkpoint rests on few")
+    return said
 
 
 def without_test(options: dict[str, Any]) -> dict[str, Any]:
@@ -166,7 +173,7 @@ def write_test_set(folder: Path, passages: dict[str, Passage], examples: Sequenc
 if __name__ == "__main__":
     with job(snakemake):  # noqa: F821
         report = split(
-            snakemake.input.source,  # noqa: F821
+            snakemake.input.source or snakemake.params.source,  # noqa: F821
             snakemake.params.output,  # noqa: F821
             corpus_id=snakemake.params.corpus_id,  # noqa: F821
             options=snakemake.params.options,  # noqa: F821

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common.contract import Contract, Side
-from scripts.common.encoder import open_encoder
+from scripts.common.encoder import LocalEncoder, open_encoder
 from scripts.common.errors import UserError
 from scripts.common.files import write_json
 from scripts.common.job import job, log
@@ -26,6 +26,8 @@ def embed(
     token_budget: int,
     attention: str | None = None,
     endpoint: dict[str, Any] | None = None,
+    dtype: str = "float32",
+    num_gpus: int = 1,
 ) -> int:
     """Fill the store and say in ``target`` what is there; returns how many texts were encoded.
 
@@ -39,16 +41,23 @@ def embed(
         token_budget: Tokens in a batch on a GPU.
         attention: Attention kernel, or ``None`` for the best there is.
         endpoint: How a served model is reached.
+        dtype: Precision of stored vectors, ``float32`` or ``float16``.
+        num_gpus: GPUs that compute side by side.
     """
     contract = Contract.load(contract_file)
     store = VectorStore(store_root, contract, side)
-    missing = store.missing(texts)
+    missing = store.missing(texts, dtype)
     if missing:
         encoder = open_encoder(
-            contract_file, device=device, token_budget=token_budget, attention=attention, endpoint=endpoint
+            contract_file,
+            device=device,
+            token_budget=token_budget,
+            attention=attention,
+            endpoint=endpoint,
+            num_gpus=num_gpus,
         )
         bar = progress(len(missing), f"embed {side}s", "text")
-        with store.writer() as writer:
+        with store.writer(dtype) as writer:
             for indices, rows in encoder.batches(missing, side):
                 try:
                     writer.add([missing[i] for i in indices], rows)
@@ -56,6 +65,10 @@ def embed(
                     raise UserError(f"{contract.model}: {error}; first text: {missing[indices[0]][:80]!r}") from error
                 bar.update(len(indices))
         bar.close()
+        if isinstance(encoder, LocalEncoder):
+            # a padding token is an id and a mask value of 8 bytes each, and as much work as any other
+            share, size = encoder.padding / max(1, encoder.padding + encoder.tokens), 16 * encoder.padding
+            log.info("%d tokens and %.1f %% padding (%d bytes)", encoder.tokens, 100 * share, size)
     log.info("%d texts: %d encoded, %d found in the store", len(texts), len(missing), len(texts) - len(missing))
     keys = b"".join(sorted(map(text_key, texts)))
     write_json(
@@ -64,6 +77,7 @@ def embed(
             "store": contract.key(side),
             "side": side,
             "dimension": contract.dimension,
+            "dtype": dtype,
             "count": len(texts),
             "texts_sha256": hashlib.sha256(keys).hexdigest(),
         },
@@ -82,6 +96,8 @@ if __name__ == "__main__":
             device=snakemake.config["vectors"]["device"],  # noqa: F821
             token_budget=snakemake.config["vectors"]["token_budget"],  # noqa: F821
             attention=snakemake.config["model"]["attn_implementation"],  # noqa: F821
+            dtype=snakemake.params.dtype,  # noqa: F821
+            num_gpus=snakemake.config["vectors"]["num_gpus"],  # noqa: F821
             endpoint={
                 "allowed": snakemake.config["allow_egress"],  # noqa: F821
                 "key_variable": snakemake.config["eval"]["nim_api_key_env"],  # noqa: F821

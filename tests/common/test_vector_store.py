@@ -83,3 +83,26 @@ def test_what_decides_a_vector_decides_the_key(store: VectorStore, tmp_path: Pat
 def test_not_a_number_is_refused(store: VectorStore) -> None:
     with store.writer() as writer, pytest.raises(ValueError, match="NaN"):
         writer.add(["x"], np.full((1, 4), np.nan, np.float32))
+
+
+def test_float16_is_half_as_large_and_float32_asks_for_more(tmp_path: Path) -> None:
+    store = VectorStore(tmp_path, CONTRACT, "passage")
+    with store.writer("float16") as writer:
+        writer.add(TEXTS, ROWS / 12)
+    store.refresh()
+    assert next(store.folder.glob("*.f16")).stat().st_size == 2 * ROWS.size
+    assert store.missing(TEXTS, "float16") == []
+    assert store.missing(TEXTS) == []
+    np.testing.assert_allclose(store.gather(TEXTS), ROWS / 12, rtol=1e-3)
+    assert store.gather(TEXTS).dtype == np.float32
+    assert store.missing(TEXTS, "float32") == TEXTS
+    with store.writer("float32") as writer:
+        writer.add(TEXTS[:1], ROWS[:1] / 12)
+    store.refresh()
+    assert store.missing(TEXTS, "float32") == TEXTS[1:]
+    np.testing.assert_array_equal(store.gather(TEXTS[:1]), ROWS[:1] / 12)
+
+
+def test_values_beyond_float16_are_refused(tmp_path: Path) -> None:
+    with VectorStore(tmp_path, CONTRACT, "passage").writer("float16") as writer, pytest.raises(ValueError, match="NaN"):
+        writer.add(["x"], np.full((1, 4), 1e6, np.float32))

@@ -14,6 +14,7 @@ from scripts.prep.mine import mine
 from scripts.vectors.embed import embed
 
 COLLECTION = Path(os.environ.get("COLLECTIONS", Path(__file__).parents[3] / "shared" / "collections")) / "cranfield"
+MINING = ("hard_neg", "mining_search")
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def mined(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Any:
         embed(texts, side, contract, folder / "m.json", store_root=folder / "v", device="cpu", token_budget=2048)
 
     def run(**options: Any) -> list[dict[str, Any]]:
-        chosen = {k: v for k, v in defaults()["prep"].items() if k.startswith("hard_neg")} | options
+        chosen = {k: v for k, v in defaults()["prep"].items() if k.startswith(MINING)} | options
         mine(
             folder / "train.json",
             folder / "corpus/train.parquet",

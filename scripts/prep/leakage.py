@@ -1,0 +1,127 @@
+"""What the training data gives away of a test set: the same or nearly the same questions and answers on both sides.
+
+Three measures, from strict to loose: equal but for case, punctuation and spacing; overlap of five-word runs (MinHash
+candidates, measured overlap); and neighbours by the base model's vectors, which also find paraphrases. The first two
+should be empty; the third is normal up to a point, as documents of one corpus resemble each other, so it is reported
+with its distribution.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from scripts.common.beir import TestSet
+from scripts.common.near_duplicates import near_duplicates
+from scripts.common.search import top_k
+from scripts.prep.frozen import SAME, plain
+
+# Questions are short: two of five words more or less already halve the overlap of two ten-word questions
+SAME_QUESTION = 0.5
+# Cosine from which two texts are counted as neighbours
+CLOSE = 0.95
+EXAMPLES = 10
+# Vectors of texts, float32 ``[texts, dimension]``
+VectorsOf = Callable[[Sequence[str]], np.ndarray]
+
+
+def leakage(
+    questions: Sequence[str],
+    answers: Sequence[str],
+    test: TestSet,
+    *,
+    query_vectors: VectorsOf | None,
+    passage_vectors: VectorsOf | None,
+) -> dict[str, Any]:
+    """Counts, shares and examples of what training and test have in common.
+
+    Args:
+        questions: Questions of training and validation.
+        answers: Their positive passages.
+        test: The test set; of its passages those judged relevant are looked at.
+        query_vectors: The base model's vectors of questions, of both sides, or ``None`` to leave neighbours out.
+        passage_vectors: Those of passages.
+    """
+    relevant = {name for judged in test.qrels.values() for name, score in judged.items() if score > 0}
+    return {
+        "questions": _common(list(dict.fromkeys(questions)), test.queries, SAME_QUESTION, query_vectors),
+        "answers": _common(
+            list(dict.fromkeys(answers)), {name: test.corpus[name] for name in sorted(relevant)}, SAME, passage_vectors
+        ),
+    }
+
+
+def _common(
+    training: Sequence[str], tested: Mapping[str, str], threshold: float, vectors: VectorsOf | None
+) -> dict[str, Any]:
+    known: dict[str, str] = {}
+    for text in training:
+        known.setdefault(plain(text), text)
+    exact = [(name, known[plain(text)], 1.0) for name, text in tested.items() if plain(text) in known]
+    found: dict[str, Any] = {
+        "training": len(training),
+        "test": len(tested),
+        "exact": _part(exact, tested),
+        "near_duplicate": {"least_overlap": threshold, **_part(_near(training, tested, threshold), tested)},
+        "neighbours": None,
+    }
+    if vectors is not None and training and tested:
+        names = list(tested)
+        rows, scores = top_k(_unit(vectors([tested[name] for name in names])), _unit(vectors(training)), 1)
+        best = scores[:, 0]
+        close = [(names[i], training[int(rows[i, 0])], float(best[i])) for i in np.argsort(-best) if best[i] >= CLOSE]
+        found["neighbours"] = {
+            "least_cosine": CLOSE,
+            **_part(close, tested),
+            "nearest_cosine": {
+                name: round(float(np.percentile(best, percent)), 4)
+                for name, percent in (("median", 50), ("p90", 90), ("p99", 99), ("max", 100))
+            },
+        }
+    return found
+
+
+def _near(training: Sequence[str], tested: Mapping[str, str], threshold: float) -> list[tuple[str, str, float]]:
+    texts = {f"r{row}": text for row, text in enumerate(training)} | {f"t{name}": text for name, text in tested.items()}
+    best: dict[str, tuple[str, float]] = {}
+    for one, other, overlap in near_duplicates(texts, threshold):
+        # names sort training before test
+        if one[0] == "r" and other[0] == "t" and overlap > best.get(other[1:], ("", 0.0))[1]:
+            best[other[1:]] = (training[int(one[1:])], overlap)
+    return sorted(
+        ((name, text, overlap) for name, (text, overlap) in best.items()), key=lambda item: (-item[2], item[0])
+    )
+
+
+def _part(found: Sequence[tuple[str, str, float]], tested: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "count": len(found),
+        "share": round(len(found) / max(1, len(tested)), 4),
+        "examples": [
+            {"id": name, "test": tested[name][:200], "training": text[:200], "likeness": round(value, 4)}
+            for name, text, value in found[:EXAMPLES]
+        ],
+    }
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def warnings_of(name: str, report: Mapping[str, Any]) -> list[str]:
+    """What to say of a test set's leakage."""
+    said = []
+    for kind in ("questions", "answers"):
+        part = report[kind]
+        if part["exact"]["count"]:
+            said.append(
+                f"{part['exact']['count']} of {part['test']} {kind} of test set {name} are also in the training data: "
+                "its scores are too good"
+            )
+        near = part["near_duplicate"]["count"] - part["exact"]["count"]
+        if near > 0:
+            said.append(
+                f"{near} {kind} of test set {name} have near-duplicates in the training data; set "
+                "prep.split_near_duplicates, or freeze the test set (prep.eval_beir_path)"
+            )
+    return said
