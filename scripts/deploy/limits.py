@@ -40,11 +40,11 @@ class Limits:
     """
 
     body_bytes: int = 8_000_000
-    header_seconds: float = 20
-    body_seconds: float = 20
-    request_seconds: float = 120
+    header_seconds: float = 20.0
+    body_seconds: float = 20.0
+    request_seconds: float = 120.0
     queue_tokens: int = 400_000
-    drain_seconds: float = 30
+    drain_seconds: float = 30.0
 
 
 DEFAULT_LIMITS = Limits()

@@ -20,6 +20,9 @@ from scripts.common.onnx_encoder import OnnxEncoder
 from scripts.deploy.address import address, listen
 from scripts.deploy.limits import DEFAULT_LIMITS, Limits
 
+# Connections that may wait to be taken
+BACKLOG = 2048
+
 
 def serve(
     *, model_dir: Path, host: str, port: int, name: str, api_key: str | None = None, limits: Limits = DEFAULT_LIMITS
@@ -49,6 +52,8 @@ def serve(
             raise UserError(f"{model_dir} is no ONNX export: serve the folder that `snakemake --until export` writes.")
         app = create_app(encoder, name, api_key=api_key, limits=limits)
         server = Server(app, header_seconds=limits.header_seconds, drain_seconds=limits.drain_seconds)
+        # from the message on, connections wait instead of being refused
+        socket.listen(BACKLOG)
         log.info("serving %s at %s", name, address(host, socket.getsockname()[1]))
         server.run(sockets=[socket])
 
