@@ -145,8 +145,10 @@ def test_a_foreign_container_of_that_name_survives(
 def test_port_taken_image_missing_and_engine_down(
     engine: Any, served: dict[str, Any], exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with listen("127.0.0.1", 0) as taken, pytest.raises(UserError, match="in use"):
-        start(exported, tmp_path, **{**served, "host_port": taken.getsockname()[1]})
+    with listen("127.0.0.1", 0) as taken:
+        taken.listen()
+        with pytest.raises(UserError, match="in use"):
+            start(exported, tmp_path, **{**served, "host_port": taken.getsockname()[1]})
     with pytest.raises(UserError, match=r"nvcr\.io/x is not on this machine.*docker pull nvcr\.io/x"):
         start(exported, tmp_path, **{**served, "backend": "vllm", "vllm_image": "nvcr.io/x"})
     with pytest.raises(UserError, match=r"deploy\.base_image"):

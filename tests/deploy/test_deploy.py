@@ -110,6 +110,7 @@ def test_a_key_is_needed_and_stands_nowhere(exported: Path, tmp_path: Path, monk
 
 def test_a_taken_port_is_named_and_its_owner_left_alone(exported: Path, tmp_path: Path) -> None:
     with listen("127.0.0.1", 0) as taken:
+        taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(UserError, match=f"port {port} .* in use"):
             start(exported, tmp_path, host_port=port)
