@@ -49,13 +49,12 @@ def ensure_image(client: Any, image: str, *, base: str, wheels: Path | None) -> 
             labels={LABEL: wanted},
             buildargs={"BASE": base, "PIP_ARGS": "--no-index --find-links ." if wheels else ""},
         )
-    except docker.errors.BuildError as error:
-        lines = "".join(part.get("stream") or part.get("error") or "" for part in error.build_log)
-        raise UserError(f"{image} cannot be built:\n{lines.strip()[-1500:]}") from error
-    except docker.errors.APIError as error:
+    except (docker.errors.BuildError, docker.errors.APIError) as error:
+        parts = getattr(error, "build_log", None) or [{"error": str(getattr(error, "explanation", None) or error)}]
+        lines = "".join(part.get("stream") or part.get("error") or "" for part in parts)
         raise UserError(
-            f"{image} cannot be built: {error.explanation or error}. It starts from {base} (deploy.base_image), which "
-            "must be here or in a registry that Docker reaches."
+            f"{image} cannot be built:\n{lines.strip()[-1500:]}\nIt starts from {base} (deploy.base_image), which must "
+            "be here or in a registry that Docker reaches, and takes its packages from pip's index or deploy.wheels."
         ) from error
 
 

@@ -8,5 +8,6 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cp "$(command -v busybox)" "$folder/busybox"
-printf 'FROM scratch\nCOPY busybox /busybox\nENTRYPOINT %s\n' "$2" >"$folder/Dockerfile"
+echo 'root:x:0:0::/:' >"$folder/passwd"
+printf 'FROM scratch\nCOPY busybox /busybox\nCOPY passwd /etc/passwd\nENTRYPOINT %s\n' "$2" >"$folder/Dockerfile"
 DOCKER_BUILDKIT=0 docker build -q -t "$1" "$folder" >/dev/null
