@@ -19,6 +19,7 @@ include: "rules/finetune.smk"
 include: "rules/eval.smk"
 include: "rules/export.smk"
 include: "rules/deploy.smk"
+include: "rules/index.smk"
 
 
 rule all:

@@ -8,21 +8,27 @@ outputs: none declared; stage5_deploy/deployment.json says what runs and how to 
 DEPLOY = config["deploy"]
 OWN_EXPORT = bool(DEPLOY["model_dir"])
 SERVES_PLAN = DEPLOY["backend"] == "nim" and not DEPLOY["use_onnx"]
-SERVED_FOLDER = DEPLOY["model_dir"] or out(
-    f"{EXPORT}/{'tensorrt' if SERVES_PLAN else 'onnx'}"
+SERVES_CHECKPOINT = DEPLOY["backend"] == "vllm"
+CONTRACT_FOLDER = DEPLOY["model_dir"] or (
+    CHECKPOINT if SERVES_CHECKPOINT else out(f"{EXPORT}/onnx")
+)
+SERVED_FOLDER = (
+    out(f"{EXPORT}/tensorrt") if SERVES_PLAN and not OWN_EXPORT else CONTRACT_FOLDER
 )
 
 
 rule deploy:
     input:
-        parity=branch(OWN_EXPORT, then=[], otherwise=rules.export.output[0]),
+        parity=branch(
+            OWN_EXPORT or SERVES_CHECKPOINT, then=[], otherwise=rules.export.output[0]
+        ),
         model=branch(
             OWN_EXPORT,
             then=[],
             otherwise=branch(
                 SERVES_PLAN,
                 then=rules.export_tensorrt.output[0],
-                otherwise=rules.export_onnx.output.contract,
+                otherwise=f"{CONTRACT_FOLDER}/contract.json",
             ),
         ),
     log:
@@ -34,9 +40,7 @@ rule deploy:
     params:
         options=DEPLOY,
         model_dir=lambda wildcards: SERVED_FOLDER,
-        contract=lambda wildcards: os.path.join(
-            DEPLOY["model_dir"] or out(f"{EXPORT}/onnx"), "contract.json"
-        ),
+        contract=lambda wildcards: os.path.join(CONTRACT_FOLDER, "contract.json"),
         corpus_id=config["corpus_id"],
     message:
         "starting the embeddings service"

@@ -2,8 +2,8 @@
 
 inputs: the tuned model's folder, a test set
 optional inputs: export.model_path (own checkpoint with contract.json)
-outputs: stage4_export/onnx/, stage4_export/tensorrt/ (export.export_to_trt), stage4_export/export.json, and when asked
-for (rule export_variants) stage4_export/variants/
+outputs: stage4_export/onnx/, stage4_export/tensorrt/ (export.export_to_trt), stage4_export/export.json with
+parity.svg, .png and .csv, and when asked for (rule export_variants) stage4_export/variants/
 """
 
 EXPORT = "stage4_export"
@@ -102,6 +102,9 @@ rule export:
         plan=branch(TENSORRT, then=rules.export_tensorrt.output[0], otherwise=[]),
     output:
         out(f"{EXPORT}/export.json"),
+        svg=out(f"{EXPORT}/parity.svg"),
+        png=out(f"{EXPORT}/parity.png"),
+        csv=out(f"{EXPORT}/parity.csv"),
     log:
         log_file("export"),
     conda:
@@ -111,7 +114,7 @@ rule export:
         mem_mb=16000,
         runtime=60,
     params:
-        options=options("export", "parity_min_cosine", "parity_samples"),
+        options=options("export", "parity", "parity_samples"),
         code=code("export/export.py"),
     message:
         "comparing the export with PyTorch"
@@ -139,7 +142,7 @@ rule export_variants:
         mem_mb=16000,
         runtime=240,
     params:
-        limits=config["export"]["variants"],
+        options=options("export", "variants", "parity"),
         code=code("export/variants.py"),
     message:
         "variants of the export: quality, speed and size"

@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-import dataclasses
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, Literal
@@ -18,13 +18,16 @@ from starlette.exceptions import HTTPException
 from scripts.common.contract import Side
 from scripts.common.job import log
 from scripts.common.onnx_encoder import OnnxEncoder
+from scripts.common.onnx_variants import size_on_disk
 from scripts.deploy.batcher import Batcher, QueueFullError
-from scripts.deploy.limits import Guard, error_body
+from scripts.deploy.limits import DEFAULT_LIMITS, Gate, Guard, Limits, error_body
 from scripts.deploy.metrics import Metrics
 from scripts.deploy.texts import TooLongError, Truncate, given_ids, token_ids
 
 # OpenAI's limit
 MAX_INPUTS = 2048
+# ONNX Runtime packs the weights for each session anew; larger models are held once
+LANE_BYTES = 1_500_000_000
 Text = Annotated[str, Field(min_length=1)]
 Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS)]
 # bool is an int to Python, and 1.0 one to pydantic, but neither is a token
@@ -56,23 +59,6 @@ class ApiError(Exception):
         self.status, self.param, self.code = status, param, code
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What a server takes on.
-
-    Attributes:
-        body_bytes: Largest request body.
-        body_seconds: Time for a body to arrive.
-        request_seconds: Time for an answer; then the request is given up with 503.
-        queue_tokens: Tokens that may wait; beyond that requests are refused with 429.
-    """
-
-    body_bytes: int = 8_000_000
-    body_seconds: float = 20
-    request_seconds: float = 120
-    queue_tokens: int = 400_000
-
-
 class Service:
     """Tokenizer and model, each behind a thread of its own; the tokenizer's truncation is a state, so it has one."""
 
@@ -80,12 +66,15 @@ class Service:
         self.encoder, self.limits = encoder, limits
         self._tokenizer = ThreadPoolExecutor(1, "tokenizer")
         self.metrics = Metrics(lambda: self.batcher.waiting_tokens)
+        lane = lane_encoder(encoder)
         self.batcher = Batcher(
             encoder.forward,
             encoder.contract.dimension,
             token_budget=encoder.token_budget,
             queue_tokens=limits.queue_tokens,
             observe=self.metrics.batch,
+            lanes=thread_count() if lane else 1,
+            lane_forward=lane.forward if lane else None,
         )
 
     async def embed(self, given: Input, side: Side, truncate: Truncate) -> tuple[np.ndarray, int]:
@@ -113,7 +102,19 @@ class Service:
             raise ApiError(429, "too many texts wait; try again later", code="queue_full") from error
         except TimeoutError as error:
             message = f"no answer within {self.limits.request_seconds:g} s; send fewer texts or try again later"
-            raise ApiError(503, message, code="timeout") from error
+            raise ApiError(504, message, code="timeout") from error
+
+
+def lane_encoder(encoder: OnnxEncoder) -> OnnxEncoder | None:
+    """The model once more, with one thread a batch; ``None`` where it would not pay or take too much memory."""
+    if thread_count() == 1 or encoder.on_gpu or size_on_disk(encoder.folder / "model.onnx") > LANE_BYTES:
+        return None
+    return OnnxEncoder(encoder.contract, encoder.folder, token_budget=encoder.token_budget, threads=1)
+
+
+def thread_count() -> int:
+    """Threads this server may use."""
+    return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
 
 
 def cut(vectors: np.ndarray, dimensions: int | None, *, l2_normalize: bool) -> np.ndarray:
@@ -147,9 +148,16 @@ def create_app(encoder: OnnxEncoder, name: str, *, limits: Limits | None = None,
         api_key: Key that callers must send, or ``None`` for everybody.
     """
     app = FastAPI(title="embed-recipe", docs_url=None, redoc_url=None)
-    limits = limits or Limits()
+    limits = limits or DEFAULT_LIMITS
     contract, service, started = encoder.contract, Service(encoder, limits), int(time.time())
-    app.add_middleware(Guard, max_bytes=limits.body_bytes, read_seconds=limits.body_seconds, api_key=api_key)
+    app.state.gate = Gate()
+    app.add_middleware(
+        Guard,
+        max_bytes=limits.body_bytes,
+        read_seconds=limits.body_seconds,
+        api_key=api_key,
+        gate=app.state.gate,
+    )
 
     @app.post("/v1/embeddings")
     async def embeddings(request: EmbeddingRequest) -> Response:

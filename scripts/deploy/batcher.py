@@ -1,7 +1,11 @@
 """Dynamic batching: texts of all requests that wait share batches of like length, bounded by tokens.
 
-While one group of batches is computed the next one gathers, so nobody waits for a timer: a lone request starts at once,
-and under load batches fill by themselves. Requests take turns, so that a large one does not hold up the small ones.
+While batches are computed the next ones gather, so nobody waits for a timer: a lone request starts at once, and under
+load batches fill by themselves. Requests take turns, so that a large one does not hold up the small ones.
+
+A batch that is alone gets all threads. As soon as there are several, each runs on one thread of its own (a lane):
+threads that share a batch wait for each other after every operator, and all of them whenever the system takes the
+processor from one (tests/benchmarks/serving.py).
 """
 
 import asyncio
@@ -17,6 +21,8 @@ from scripts.common.encoder import pad
 
 # Texts are gathered up to so many batches' worth of tokens and sorted by length: more saves padding, but costs latency
 GATHER = 4
+# Batches below this many tokens are not split further to give every lane one
+SMALLEST = 128
 Forward = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -38,15 +44,20 @@ class _Request:
         return sum(map(len, self.tokens[self.started :]))
 
 
+Row = tuple[_Request, int]
+
+
 class Batcher:
-    """The model behind one worker thread, so that the event loop always has time for health checks.
+    """The model behind worker threads, so that the event loop always has time for health checks.
 
     Args:
-        forward: Vectors ``[batch, dimension]`` of padded ids and mask ``[batch, tokens]``.
+        forward: Vectors ``[batch, dimension]`` of padded ids and mask ``[batch, tokens]``; for a batch that is alone.
         dimension: Length of a vector.
         token_budget: Tokens in a batch, padding included.
         queue_tokens: Tokens that may wait; a request that comes to an empty queue is always taken.
         observe: Told of each batch: number of texts and of tokens, padding included.
+        lanes: Batches computed at once.
+        lane_forward: The same as ``forward`` for batches beside others, called from several threads at once.
     """
 
     def __init__(
@@ -57,12 +68,19 @@ class Batcher:
         token_budget: int,
         queue_tokens: int,
         observe: Callable[[int, int], None] = lambda _texts, _tokens: None,
+        lanes: int = 1,
+        lane_forward: Forward | None = None,
     ) -> None:
-        self._forward, self._dimension, self._budget, self._limit = forward, dimension, token_budget, queue_tokens
+        self._forward, self._lane_forward = forward, lane_forward or forward
+        self._dimension, self._budget, self._limit, self._lanes = dimension, token_budget, queue_tokens, lanes
         self._observe = observe
         self._requests: deque[_Request] = deque()
-        self._worker = ThreadPoolExecutor(1, "model")
-        self._task: asyncio.Task[None] | None = None
+        self._planned: deque[list[Row]] = deque()
+        self._workers = ThreadPoolExecutor(lanes, "model")
+        # the event loop itself holds tasks weakly
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._running = 0
+        self._computing = 0
         self.waiting_tokens = 0
 
     async def embed(self, tokens: list[list[int]]) -> np.ndarray:
@@ -78,8 +96,7 @@ class Batcher:
         request = _Request(tokens, vectors, asyncio.get_running_loop().create_future())
         self.waiting_tokens += size
         self._requests.append(request)
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._work())
+        self._wake()
         try:
             await request.done
         finally:
@@ -88,34 +105,63 @@ class Batcher:
                 self.waiting_tokens -= request.waiting
         return vectors
 
-    async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
-        while taken := self._gather():
-            lengths = [len(request.tokens[row]) for request, row in taken]
-            for indices in plan_batches(lengths, self._budget):
-                batch = [taken[i] for i in indices if not taken[i][0].done.done()]
-                if not batch:
-                    continue
-                ids, mask = pad([request.tokens[row] for request, row in batch])
-                try:
-                    vectors = await loop.run_in_executor(self._worker, self._forward, ids, mask)
-                except Exception as error:  # the requests of this batch fail, not the server
-                    for request, _ in batch:
-                        if not request.done.done():
-                            request.done.set_exception(error)
-                    continue
-                self._observe(len(batch), ids.size)
-                for (request, row), vector in zip(batch, vectors, strict=True):
-                    request.vectors[row] = vector
-                    request.finished += 1
-                    if request.finished == len(request.tokens) and not request.done.done():
-                        request.done.set_result(None)
+    def _wake(self) -> None:
+        """Start one more lane if there is work; a lane that finds more than it takes starts the next."""
+        if (self._planned or self._requests) and self._running < self._lanes:
+            self._running += 1
+            task = asyncio.create_task(self._lane())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
-    def _gather(self) -> list[tuple[_Request, int]]:
+    async def _lane(self) -> None:
+        loop = asyncio.get_running_loop()
+        while batch := self._next():
+            self._wake()
+            alone = not (self._computing or self._planned or self._requests)
+            forward = self._forward if alone else self._lane_forward
+            self._computing += 1
+            try:
+                vectors, size = await loop.run_in_executor(self._workers, _compute, forward, batch)
+            except Exception as error:  # the requests of this batch fail, not the server
+                for request, _ in batch:
+                    if not request.done.done():
+                        request.done.set_exception(error)
+                continue
+            finally:
+                self._computing -= 1
+            self._observe(len(batch), size)
+            for (request, row), vector in zip(batch, vectors, strict=True):
+                request.vectors[row] = vector
+                request.finished += 1
+                if request.finished == len(request.tokens) and not request.done.done():
+                    request.done.set_result(None)
+        # at once, not when the task is seen to be done: a request in between would wait for ever
+        self._running -= 1
+
+    def _next(self) -> list[Row]:
+        """The next batch, without texts nobody waits for any more; empty when there is none."""
+        while True:
+            if not self._planned:
+                self._plan()
+                if not self._planned:
+                    return []
+            batch = [(request, row) for request, row in self._planned.popleft() if not request.done.done()]
+            if batch:
+                return batch
+
+    def _plan(self) -> None:
+        """Gather texts and sort them into batches, at least one for each lane unless they get too small."""
+        taken = self._gather(max(GATHER, 2 * self._lanes) * self._budget)
+        lengths = [len(request.tokens[row]) for request, row in taken]
+        share = -(-sum(lengths) // self._lanes)
+        budget = min(self._budget, max(SMALLEST, share)) if self._lanes > 1 else self._budget
+        self._planned.extend([taken[i] for i in indices] for indices in plan_batches(lengths, budget))
+
+    def _gather(self, tokens: int) -> list[Row]:
         """The next texts, one of each request in turn; requests with nothing left leave the queue."""
-        taken: list[tuple[_Request, int]] = []
+        taken: list[Row] = []
         size = 0
-        while self._requests and size < GATHER * self._budget:
+        while self._requests and size < tokens:
             request = self._requests.popleft()
             taken.append((request, request.started))
             length = len(request.tokens[request.started])
@@ -125,3 +171,8 @@ class Batcher:
             if request.started < len(request.tokens):
                 self._requests.append(request)
         return taken
+
+
+def _compute(forward: Forward, batch: list[Row]) -> tuple[np.ndarray, int]:
+    ids, mask = pad([request.tokens[row] for request, row in batch])
+    return forward(ids, mask), ids.size

@@ -17,9 +17,9 @@ FIRST_PAUSE = 0.1
 UNIT_TOLERANCE = 1e-3
 
 
-def is_ready(url: str) -> bool:
-    """Whether the service at ``url`` says that it is ready."""
-    return _get(f"{url}/v1/health/ready") is not None
+def is_ready(service: Service) -> bool:
+    """Whether a service says that it is ready."""
+    return _get(f"{service.url}{service.health_path}") is not None
 
 
 def served_models(url: str, key: str | None = None) -> list[str]:
@@ -42,7 +42,7 @@ def wait_until_ready(service: Service, *, timeout: float, interval: float) -> No
         UserError: It ended, or was not ready in time.
     """
     start, pause = time.monotonic(), FIRST_PAUSE
-    while not is_ready(service.url):
+    while not is_ready(service):
         reason = service.ended()
         if reason:
             raise UserError(f"{reason} before it was ready.")
@@ -56,7 +56,9 @@ def wait_until_ready(service: Service, *, timeout: float, interval: float) -> No
     log.info("ready after %.1f s", time.monotonic() - start)
 
 
-def smoke_test(url: str, model: str, contract: Contract | None, key: str | None = None) -> None:
+def smoke_test(
+    url: str, model: str, contract: Contract | None, key: str | None = None, *, knows_sides: bool = True
+) -> None:
     """Ask for one query's vector and look at it.
 
     Args:
@@ -64,6 +66,7 @@ def smoke_test(url: str, model: str, contract: Contract | None, key: str | None 
         model: Name the service answers to.
         contract: What to expect, where it is known.
         key: Key of the service, if it wants one.
+        knows_sides: Whether it takes ``input_type``.
 
     Raises:
         UserError: No answer, an error, or a vector of the wrong dimension, with other than finite values, or not of
@@ -77,8 +80,9 @@ def smoke_test(url: str, model: str, contract: Contract | None, key: str | None 
         base_url=f"{url}/v1", api_key=key or "none", max_retries=0, timeout=60, http_client=direct
     ) as client:
         try:
+            extra = {"input_type": "query"} if knows_sides else {}
             answer = client.embeddings.create(
-                input=[SMOKE_TEXT], model=model, encoding_format="float", extra_body={"input_type": "query"}
+                input=[SMOKE_TEXT], model=model, encoding_format="float", extra_body=extra
             )
         except openai.APIStatusError as error:
             raise UserError(f"smoke test: {url} answered {error.status_code}: {error.message[:300]}") from error

@@ -1,54 +1,45 @@
-"""Backend ``nim``: NVIDIA's container, through the Docker Engine's own interface.
+"""Backends in containers (``container``, ``nim``, ``vllm``), through the Docker Engine's own interface.
 
-The image was not run where this was written (no GPU, no access to its registry); everything else here was, against a
-real Docker Engine with an image of our own.
+Only containers with our label are ever stopped or removed.
 """
 
 import os
 from pathlib import Path
 from typing import Any
 
-from scripts.common.contract import weights_digest
 from scripts.common.errors import UserError
-from scripts.common.files import sha256_file, sha256_text
 from scripts.common.job import log
 from scripts.deploy.address import address
+from scripts.deploy.build import ensure_image
+from scripts.deploy.images import Recipe
 from scripts.deploy.service import TAIL_LINES, Service
 
 # Containers without this label are somebody else's and are never touched. Its value is the deployment record.
 LABEL = "embed-recipe.deployment"
-# What the image reads; the user's variable may have another name (deploy.ngc_api_key_env)
-KEY_VARIABLE = "NGC_API_KEY"
-STOP_SECONDS = 30
+STOP_SECONDS = 35
 
 
-def container_arguments(
-    options: dict[str, Any], *, model_dir: Path, cache_dir: Path, record_file: Path
-) -> dict[str, Any]:
-    """Arguments of ``docker.containers.create``; the key is no part of them.
+def container_arguments(recipe: Recipe, options: dict[str, Any], record_file: Path) -> dict[str, Any]:
+    """Arguments of ``docker.containers.create``; secrets are no part of them.
 
     Args:
+        recipe: What is to run.
         options: Section ``deploy`` of the configuration.
-        model_dir: Folder with the model, mounted read-only.
-        cache_dir: The container's cache on this machine.
         record_file: ``deployment.json``, which marks the container as ours.
     """
-    environment = {"NIM_CUSTOM_MODEL": options["container_model_path"]}
-    if options["served_model_name"]:
-        environment["NIM_SERVED_MODEL_NAME"] = options["served_model_name"]
+    locked = {"read_only": True, "cap_drop": ["ALL"], "security_opt": ["no-new-privileges"], "tmpfs": {"/tmp": ""}}  # noqa: S108
     return {
-        "image": options["nim_image"],
+        "image": recipe.image,
         "name": options["container_name"],
-        "user": "root",
+        "command": list(recipe.command) or None,
+        "user": recipe.user,
         "shm_size": options["shm_size"],
-        "ports": {f"{options['container_port']}/tcp": (options["host"], options["host_port"])},
-        "volumes": {
-            str(model_dir.resolve()): {"bind": options["container_model_path"], "mode": "ro"},
-            str(cache_dir.resolve()): {"bind": options["container_cache_path"], "mode": "rw"},
-        },
-        "environment": environment,
-        "device_requests": gpu_requests(options["gpus"]),
+        "ports": {f"{recipe.port}/tcp": (options["host"], options["host_port"])},
+        "volumes": {source: {"bind": target, "mode": mode} for source, (target, mode) in recipe.volumes.items()},
+        "environment": dict(recipe.environment),
+        "device_requests": gpu_requests(recipe.gpus),
         "labels": {LABEL: str(record_file.resolve())},
+        **(locked if recipe.locked else {}),
     }
 
 
@@ -63,71 +54,54 @@ def gpu_requests(gpus: str) -> list[dict[str, Any]]:
     return [{"Driver": "", "Capabilities": [["gpu"]], "Options": {}, **request}]
 
 
-def docker_command(arguments: dict[str, Any], gpus: str) -> list[str]:
-    """The ``docker run`` line that does the same, for the hand-off record; the key appears by name alone."""
-    command = ["docker", "run", "-d", "--name", arguments["name"], "--gpus", gpus, "--shm-size", arguments["shm_size"]]
+def docker_command(arguments: dict[str, Any], recipe: Recipe) -> list[str]:
+    """The ``docker run`` line that does the same, for the hand-off record; secrets appear by name alone."""
+    command = ["docker", "run", "-d", "--name", arguments["name"], "--shm-size", arguments["shm_size"]]
     command += ["-u", arguments["user"]]
+    if recipe.gpus != "0":
+        command += ["--gpus", recipe.gpus]
+    if recipe.locked:
+        command += ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--tmpfs=/tmp"]
     for port, (host, host_port) in arguments["ports"].items():
         command += ["-p", f"{host}:{host_port}:{port.removesuffix('/tcp')}"]
-    command += ["-e", KEY_VARIABLE]
+    for name in recipe.secrets:
+        command += ["-e", name]
     for name, value in arguments["environment"].items():
         command += ["-e", f"{name}={value}"]
     for source, mount in arguments["volumes"].items():
         command += ["-v", f"{source}:{mount['bind']}:{mount['mode']}"]
-    return [*command, arguments["image"]]
-
-
-def model_digest(folder: Path, *, use_onnx: bool) -> str:
-    """Digest of what the container serves from a folder; :class:`UserError` when there is nothing to serve."""
-    if not folder.is_dir():
-        raise UserError(
-            f"model folder {folder} does not exist. Run `snakemake --until export` first (deploy.model_dir)."
-        )
-    if use_onnx:
-        return weights_digest(folder)
-    plans = sorted([*folder.glob("*.plan"), *folder.glob("*.engine")])
-    if not plans:
-        raise UserError(
-            f"model folder {folder} has no TensorRT plan. Set export.export_to_trt=true and run `snakemake --until "
-            "export`, or set deploy.use_onnx=true."
-        )
-    return sha256_text("\n".join(f"{path.name} {sha256_file(path)}" for path in plans))
-
-
-def cache_folder() -> Path:
-    """NIM's cache on this machine, made when it is not there."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nim"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+    return [*command, arguments["image"], *recipe.command]
 
 
 class Container(Service):
-    """A container of the NIM image."""
+    """A container of a recipe."""
 
-    def __init__(self, options: dict[str, Any], *, model_dir: Path, record_file: Path) -> None:
-        self.arguments = container_arguments(
-            options, model_dir=model_dir, cache_dir=cache_folder(), record_file=record_file
-        )
+    def __init__(self, recipe: Recipe, options: dict[str, Any], *, record_file: Path) -> None:
+        self.recipe = recipe
+        self.arguments = container_arguments(recipe, options, record_file)
         self.url = address(options["host"], options["host_port"])
-        self.command = docker_command(self.arguments, options["gpus"])
+        self.health_path = recipe.health_path
+        self.command = docker_command(self.arguments, recipe)
         self.log_name = f"docker logs {options['container_name']}"
-        self._key_variable = options["ngc_api_key_env"]
-        self._remove = options["remove_on_exit"]
+        self._options = options
         self._container: Any = None
 
     def check(self) -> None:
-        """See :meth:`Service.check`: engine, image, and that no container of somebody else has the name."""
+        """See :meth:`Service.check`: engine, image (ours is built), and that nobody else's container has the name."""
         import docker.errors
 
-        image = self.arguments["image"]
-        try:
-            connect().images.get(image)
-        except docker.errors.ImageNotFound as error:
-            raise UserError(
-                f"image {image} is not on this machine. Fetch it: `docker login nvcr.io` (user $oauthtoken, your NGC "
-                f"key as password), then `docker pull {image}`."
-            ) from error
+        client = connect()
         self._leftover()
+        if self._options["backend"] == "container":
+            wheels = self._options["wheels"]
+            base = self._options["base_image"]
+            ensure_image(client, self.recipe.image, base=base, wheels=Path(wheels) if wheels else None)
+            return
+        try:
+            client.images.get(self.recipe.image)
+        except docker.errors.ImageNotFound as error:
+            how = self.recipe.missing.format(image=self.recipe.image)
+            raise UserError(f"image {self.recipe.image} is not on this machine. {how}") from error
 
     def _leftover(self) -> Any | None:
         """A container of ours that has the name; :class:`UserError` when it is not ours."""
@@ -149,20 +123,26 @@ class Container(Service):
         """See :meth:`Service.start`; :class:`UserError` when Docker refuses, with what that means."""
         import docker.errors
 
-        key = os.environ.get(self._key_variable)
-        if not key:
-            log.warning("%s is not set: an image that has to fetch something from NGC will fail", self._key_variable)
+        values = {name: os.environ.get(variable) for name, variable in self.recipe.secrets.items()}
+        for name, value in values.items():
+            if not value:
+                log.warning("%s is not set: an image that needs it will fail", self.recipe.secrets[name])
         leftover = self._leftover()
         if leftover:
             remove(leftover)
-        environment = self.arguments["environment"] | ({KEY_VARIABLE: key} if key else {})
+        environment = self.arguments["environment"] | {name: value for name, value in values.items() if value}
         try:
             self._container = connect().containers.create(**{**self.arguments, "environment": environment})
             self._container.start()
         except docker.errors.APIError as error:
             self.stop()
-            raise UserError(explain(error.explanation or str(error), self.arguments["image"])) from None
-        return {"container_id": self._container.id, "container_name": self.arguments["name"]}
+            raise UserError(explain(error.explanation or str(error), self.recipe.image)) from None
+        return {
+            "container_id": self._container.id,
+            "container_name": self.arguments["name"],
+            "image": self.recipe.image,
+            "image_id": self._container.image.id,
+        }
 
     def ended(self) -> str | None:
         """See :meth:`Service.ended`."""
@@ -177,15 +157,23 @@ class Container(Service):
         return f"the container {self._container.status} with exit code {self._container.attrs['State']['ExitCode']}"
 
     def log_tail(self) -> str:
-        """See :meth:`Service.log_tail`; the key is blotted out should the image print it."""
-        text = self._container.logs(tail=TAIL_LINES).decode(errors="replace") if self._container else ""
-        key = os.environ.get(self._key_variable)
-        return (text.replace(key, "***") if key else text).strip()
+        """See :meth:`Service.log_tail`; secrets are blotted out should the image print them."""
+        import docker.errors
+
+        if not self._container:
+            return ""
+        try:
+            text = self._container.logs(tail=TAIL_LINES).decode(errors="replace")
+        except docker.errors.APIError:
+            return ""
+        for value in filter(None, map(os.environ.get, self.recipe.secrets.values())):
+            text = text.replace(value, "***")
+        return text.strip()
 
     def stop(self) -> None:
         """See :meth:`Service.stop`; the container is removed too, unless ``deploy.remove_on_exit`` is false."""
         if self._container:
-            remove(self._container, keep=not self._remove)
+            remove(self._container, keep=not self._options["remove_on_exit"])
 
 
 def explain(message: str, image: str) -> str:
@@ -193,7 +181,7 @@ def explain(message: str, image: str) -> str:
     if "could not select device driver" in message or "nvidia-container" in message:
         return (
             f"Docker has no GPU to give to the container ({message}). Install the NVIDIA driver and the NVIDIA "
-            "Container Toolkit and restart Docker, or serve without a GPU: deploy.backend=onnx."
+            "Container Toolkit and restart Docker, or serve without a GPU: deploy.backend=onnx or container."
         )
     return f"Docker cannot start {image}: {message}"
 
@@ -204,12 +192,14 @@ def connect() -> Any:
     import docker.errors
 
     try:
-        return docker.from_env()
-    except docker.errors.DockerException as error:
+        client = docker.from_env()
+        client.ping()
+    except (docker.errors.DockerException, OSError) as error:
         raise UserError(
             f"the Docker Engine does not answer ({error}). Start it (or set DOCKER_HOST), or serve without a "
             "container: deploy.backend=onnx."
         ) from error
+    return client
 
 
 def is_ours(container: Any, record_file: str) -> bool:

@@ -15,7 +15,8 @@ from scripts.common.job import job, log
 from scripts.common.llm import is_loopback
 from scripts.deploy.address import listen
 from scripts.deploy.checks import is_ready, served_models, smoke_test, wait_until_ready
-from scripts.deploy.container import Container, model_digest
+from scripts.deploy.container import Container
+from scripts.deploy.images import model_digest, recipe
 from scripts.deploy.process import ServerProcess
 from scripts.deploy.server import key_from
 from scripts.deploy.service import Service, read_record, write_record
@@ -35,40 +36,20 @@ def deploy(
     Args:
         options: Section ``deploy`` of the configuration.
         model_dir: Exported folder.
-        contract_file: Its contract; backend ``nim`` can do without.
+        contract_file: Its contract; backends ``nim`` and ``vllm`` can do without.
         output_dir: Folder of the log and of ``stage5_deploy/deployment.json``.
         corpus_id: Name the service answers to when none is configured.
-        threads: Threads of backend ``onnx``.
+        threads: Threads of our own server.
 
     Raises:
         UserError: It cannot be started, or does not work; nothing is left running then.
     """
     file = record_file(output_dir)
-    facts: dict[str, Any] = {"model": options["served_model_name"], "model_dir": str(model_dir.resolve())}
-    service: Service
-    if options["backend"] == "onnx":
-        contract = Contract.load(contract_file)
-        facts |= {"model": facts["model"] or corpus_id, "weights_sha256": contract.weights_sha256}
-        service = ServerProcess(
-            model_dir=model_dir,
-            host=options["host"],
-            port=options["host_port"],
-            name=facts["model"],
-            threads=threads,
-            log_file=Path(output_dir, "logs", "server.log"),
-            api_key_env=options["api_key_env"],
-        )
-    else:
-        facts["weights_sha256"] = model_digest(model_dir, use_onnx=options["use_onnx"])
-        contract = Contract.load(contract_file) if contract_file.is_file() else None
-        service = Container(options, model_dir=model_dir, record_file=file)
     key = key_from(options["api_key_env"])
-    facts["api_key_env"] = options["api_key_env"]
-    facts |= {"backend": options["backend"], "url": service.url, "command": service.command, "log": service.log_name}
-    facts["contract"] = dataclasses.asdict(contract) if contract else None
+    service, facts = _service(options, model_dir, contract_file, Path(output_dir), corpus_id, threads)
     record = read_record(file)
     running = find_running(record, file) if record else None
-    if record and running and all(record.get(name) == facts[name] for name in IDENTITY) and is_ready(service.url):
+    if record and running and all(record.get(name) == facts[name] for name in IDENTITY) and is_ready(service):
         log.info("already running with these weights: %s, model %s. Stop it: %s", *_handoff(record))
         return
     if not (record and running and record["url"] == service.url):
@@ -77,12 +58,52 @@ def deploy(
     if running:
         log.info("replacing the service at %s", record["url"] if record else "")
         stop_running(running)
-    if not is_loopback(options["host"]) and not (key and options["backend"] == "onnx"):
+    if not is_loopback(options["host"]) and not (key and options["backend"] != "nim"):
         log.warning("deploy.host is %s: the service has no authentication (deploy.api_key_env)", options["host"])
     with _signals_as_interrupt():
         _bring_up(service, facts, options, file, output_dir)
         if not options["detach"]:
             _hold(service, file)
+
+
+def _service(
+    options: dict[str, Any], model_dir: Path, contract_file: Path, output_dir: Path, corpus_id: str, threads: int
+) -> tuple[Service, dict[str, Any]]:
+    """The service that the options describe, and what the record says of it before it starts."""
+    backend, name = options["backend"], options["served_model_name"]
+    service: Service
+    if backend in {"onnx", "container"}:
+        contract: Contract | None = Contract.load(contract_file)
+    else:
+        contract = Contract.load(contract_file) if contract_file.is_file() else None
+    # a NIM image has a name of its own
+    name = name or (None if backend == "nim" else corpus_id)
+    if backend == "onnx":
+        service = ServerProcess(
+            model_dir=model_dir,
+            host=options["host"],
+            port=options["host_port"],
+            name=str(name),
+            threads=threads,
+            log_file=output_dir / "logs" / "server.log",
+            api_key_env=options["api_key_env"],
+        )
+        digest = contract.weights_sha256 if contract else ""
+    else:
+        digest = model_digest(model_dir, plan=backend == "nim" and not options["use_onnx"])
+        plan = recipe(options, model_dir=model_dir, name=name, contract=contract, threads=threads)
+        service = Container(plan, options, record_file=record_file(str(output_dir)))
+    return service, {
+        "model": name,
+        "model_dir": str(model_dir.resolve()),
+        "weights_sha256": digest,
+        "api_key_env": options["api_key_env"],
+        "backend": backend,
+        "url": service.url,
+        "command": service.command,
+        "log": service.log_name,
+        "contract": dataclasses.asdict(contract) if contract else None,
+    }
 
 
 def _bring_up(service: Service, facts: dict[str, Any], options: dict[str, Any], file: Path, output_dir: str) -> None:
@@ -96,7 +117,8 @@ def _bring_up(service: Service, facts: dict[str, Any], options: dict[str, Any], 
             iter(served_models(service.url, key_from(options["api_key_env"]))), options["nim_image"]
         )
         contract = Contract(**facts["contract"]) if facts["contract"] else None
-        smoke_test(service.url, facts["model"], contract, key_from(options["api_key_env"]))
+        knows_sides = options["backend"] != "vllm"
+        smoke_test(service.url, facts["model"], contract, key_from(options["api_key_env"]), knows_sides=knows_sides)
         write_record(file, {"state": "ready", **facts}, output_dir)
     except BaseException as error:
         tail = service.log_tail()

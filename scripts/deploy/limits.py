@@ -1,18 +1,53 @@
-"""Guards before the application: key, size of the body, and the time a client may take to send it."""
+"""Guards before the application: key, size of the body, the time a client may take to send it, and the drain."""
 
 import asyncio
+import dataclasses
 import hmac
 import json
 from typing import Any
 
 # What an unknown caller may ask: whether the server is up
 OPEN_PATHS = {"/v1/health/live", "/v1/health/ready"}
+# What is answered to the end
+WHILE_DRAINING = {"/v1/health/live", "/v1/metrics"}
+
+
+@dataclasses.dataclass
+class Gate:
+    """Whether new requests come in, and how many are under way."""
+
+    draining: bool = False
+    active: int = 0
 
 
 def error_body(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:
     """An error in OpenAI's form."""
     kind = "invalid_request_error" if status < 500 else "server_error"
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a server takes on.
+
+    Attributes:
+        body_bytes: Largest request body; larger ones get 413.
+        header_seconds: Time for the headers of a request to arrive; then the connection is closed.
+        body_seconds: Time for a body to arrive; then the request gets 408.
+        request_seconds: Time for an answer; then the request gets 504.
+        queue_tokens: Tokens that may wait; beyond that requests get 429.
+        drain_seconds: Time that requests under way have left after SIGTERM.
+    """
+
+    body_bytes: int = 8_000_000
+    header_seconds: float = 20.0
+    body_seconds: float = 20.0
+    request_seconds: float = 120.0
+    queue_tokens: int = 400_000
+    drain_seconds: float = 30.0
+
+
+DEFAULT_LIMITS = Limits()
 
 
 class _TooLargeError(Exception):
@@ -27,10 +62,11 @@ class Guard:
         max_bytes: Largest body; larger ones get 413 without being read to their end.
         read_seconds: Time for the whole body to arrive; slower clients get 408.
         api_key: What ``Authorization: Bearer`` must hold, or ``None`` for no check.
+        gate: Counts requests under way; once it drains, new ones get 503.
     """
 
-    def __init__(self, app: Any, *, max_bytes: int, read_seconds: float, api_key: str | None) -> None:
-        self.app, self.max_bytes, self.read_seconds = app, max_bytes, read_seconds
+    def __init__(self, app: Any, *, max_bytes: int, read_seconds: float, api_key: str | None, gate: Gate) -> None:
+        self.app, self.max_bytes, self.read_seconds, self.gate = app, max_bytes, read_seconds, gate
         self._expected = f"Bearer {api_key}".encode() if api_key else None
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -38,6 +74,16 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if self.gate.draining and scope["path"] not in WHILE_DRAINING:
+            await _refuse(send, 503, "the server is going down; ask another one, or again later", "draining")
+            return
+        self.gate.active += 1
+        try:
+            await self._guarded(scope, receive, send)
+        finally:
+            self.gate.active -= 1
+
+    async def _guarded(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         headers = dict(scope["headers"])
         if self._expected and scope["path"] not in OPEN_PATHS:
             given = headers.get(b"authorization", b"")

@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 
 from scripts.deploy.address import address
-from scripts.deploy.server import DRAIN_SECONDS
+from scripts.deploy.limits import DEFAULT_LIMITS
 from scripts.deploy.service import TAIL_LINES, Service
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +89,7 @@ def stop_process(process: psutil.Process) -> None:
     """SIGTERM, time for requests under way, then SIGKILL."""
     try:
         process.terminate()
-        process.wait(DRAIN_SECONDS + 5)
+        process.wait(DEFAULT_LIMITS.drain_seconds + 5)
     except psutil.TimeoutExpired:
         process.kill()
         process.wait()

@@ -7,6 +7,7 @@ variable. Texts are never logged. SIGTERM lets requests under way finish.
 """
 
 import argparse
+import dataclasses
 import os
 import signal
 import sys
@@ -17,12 +18,15 @@ from scripts.common.errors import UserError
 from scripts.common.job import log, log_to, set_threads
 from scripts.common.onnx_encoder import OnnxEncoder
 from scripts.deploy.address import address, listen
+from scripts.deploy.limits import DEFAULT_LIMITS, Limits
 
-# Seconds that requests under way have left after SIGTERM
-DRAIN_SECONDS = 30
+# Connections that may wait to be taken
+BACKLOG = 2048
 
 
-def serve(*, model_dir: Path, host: str, port: int, name: str, api_key: str | None = None) -> None:
+def serve(
+    *, model_dir: Path, host: str, port: int, name: str, api_key: str | None = None, limits: Limits = DEFAULT_LIMITS
+) -> None:
     """Serve the model of a folder until SIGTERM or SIGINT.
 
     Args:
@@ -31,30 +35,27 @@ def serve(*, model_dir: Path, host: str, port: int, name: str, api_key: str | No
         port: Port; 0 takes a free one.
         name: Name the model answers to.
         api_key: Key that callers must send, or ``None`` for everybody.
+        limits: What the server takes on.
 
     Raises:
         UserError: The port is taken, or the folder holds no sound export.
     """
-    import uvicorn
-
     from scripts.deploy.api import create_app
+    from scripts.deploy.http_server import Server
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        # while the model loads; afterwards uvicorn drains first and then raises the signal again
+        # while the model loads; afterwards the server drains first and then raises the signal again
         signal.signal(number, lambda *_: sys.exit(0))
     with listen(host, port) as socket:
         encoder = open_encoder(model_dir / "contract.json")
         if not isinstance(encoder, OnnxEncoder):
             raise UserError(f"{model_dir} is no ONNX export: serve the folder that `snakemake --until export` writes.")
-        config = uvicorn.Config(
-            create_app(encoder, name, api_key=api_key),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            timeout_graceful_shutdown=DRAIN_SECONDS,
-        )
+        app = create_app(encoder, name, api_key=api_key, limits=limits)
+        server = Server(app, header_seconds=limits.header_seconds, drain_seconds=limits.drain_seconds)
+        # from the message on, connections wait instead of being refused
+        socket.listen(BACKLOG)
         log.info("serving %s at %s", name, address(host, socket.getsockname()[1]))
-        uvicorn.Server(config).run(sockets=[socket])
+        server.run(sockets=[socket])
 
 
 def main() -> None:
@@ -66,6 +67,9 @@ def main() -> None:
     parser.add_argument("--name", required=True, help="name the model answers to")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads that compute (%(default)s)")
     parser.add_argument("--api-key-env", help="environment variable with the key that callers must send")
+    for field in dataclasses.fields(Limits):
+        option = f"--{field.name.replace('_', '-')}"
+        parser.add_argument(option, type=type(field.default), default=field.default, help="%(default)s unless given")
     arguments = parser.parse_args()
     set_threads(arguments.threads)
     with log_to(None, "server"):
@@ -75,6 +79,7 @@ def main() -> None:
             port=arguments.port,
             name=arguments.name,
             api_key=key_from(arguments.api_key_env),
+            limits=Limits(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Limits)}),
         )
 
 

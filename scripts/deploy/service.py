@@ -22,11 +22,13 @@ class Service(abc.ABC):
         url: Where it is reached, without ``/v1``.
         command: What starts it, as an argument list; holds no secret.
         log_name: Where its log is.
+        health_path: Answers 200 once it is ready.
     """
 
     url: str
     command: list[str]
     log_name: str
+    health_path: str = "/v1/health/ready"
 
     def check(self) -> None:  # noqa: B027, not every service has something to check
         """See that it can be started, without a trace; :class:`UserError` when not."""
@@ -71,7 +73,9 @@ def read_record(path: Path) -> dict[str, Any] | None:
 
 def write_record(path: Path, facts: dict[str, Any], output_dir: str) -> None:
     """Write ``deployment.json``: ``facts`` and how to try and to stop the service."""
-    request = json.dumps({"input": [SMOKE_TEXT], "model": facts["model"], "input_type": "query"})
+    # vLLM knows no sides: its callers put the prefix in front themselves
+    side = {} if facts["backend"] == "vllm" else {"input_type": "query"}
+    request = json.dumps({"input": [SMOKE_TEXT], "model": facts["model"], **side})
     smoke_test = ["curl", "-s", f"{facts['url']}/v1/embeddings", "-H", "Content-Type: application/json", "-d", request]
     shown = shlex.join(smoke_test)
     if facts.get("api_key_env"):
@@ -82,6 +86,8 @@ def write_record(path: Path, facts: dict[str, Any], output_dir: str) -> None:
         "machine": socket.gethostname(),
         **facts,
         "smoke_test": shown,
+        "start": shlex.join(facts["command"]) if "command" in facts else None,
+        "replace": "export anew and run `snakemake deploy` again: it stops this service and starts the new one",
         "stop": shlex.join(["snakemake", "undeploy", "--config", f"output_dir={output_dir}"]),
     }
     write_json(path, record)

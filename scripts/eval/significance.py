@@ -11,9 +11,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-RESAMPLES = 10_000
-# Random numbers held at once
-AT_ONCE = 8_000_000
+from scripts.common.bootstrap import RESAMPLES, blocks, bootstrap_interval
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,32 +72,6 @@ def compare(
     ]
 
 
-def bootstrap_interval(
-    sums: np.ndarray, sizes: np.ndarray, confidence: float, resamples: int, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval of the mean when groups are drawn with replacement (Efron and Tibshirani 1993, chapter 13).
-
-    Args:
-        sums: Sums of the values in each group ``[groups, metrics]``.
-        sizes: Number of queries in each group.
-        confidence: Of the interval.
-        resamples: Samples.
-        seed: Of the random numbers.
-
-    Returns:
-        ``(low, high)``, each ``[metrics]``.
-    """
-    random = np.random.default_rng(seed)
-    count = len(sums)
-    means = np.empty((resamples, sums.shape[1]))
-    for start, size in _blocks(resamples, count):
-        drawn = random.integers(0, count, (size, count))
-        times = np.stack([np.bincount(row, minlength=count) for row in drawn]).astype(np.float64)
-        means[start : start + size] = (times @ sums) / (times @ sizes)[:, None]
-    tail = (1 - confidence) / 2
-    return np.quantile(means, tail, axis=0), np.quantile(means, 1 - tail, axis=0)
-
-
 def randomisation(sums: np.ndarray, resamples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Two-sided p-values when the two systems' labels are swapped at random, group by group.
 
@@ -117,7 +89,7 @@ def randomisation(sums: np.ndarray, resamples: int, seed: int) -> tuple[np.ndarr
     order = np.argsort(-observed)
     single = np.ones(len(observed))
     joint = np.ones(len(observed))
-    for _, size in _blocks(resamples, len(sums)):
+    for _, size in blocks(resamples, len(sums)):
         signs = random.integers(0, 2, (size, len(sums)), np.int8) * 2.0 - 1
         swapped = np.abs(signs @ scaled)
         single += (swapped >= observed).sum(0)
@@ -146,8 +118,3 @@ def _by_group(values: np.ndarray, groups: Sequence[object] | None) -> tuple[np.n
     sums = np.zeros((len(numbers), values.shape[1]))
     np.add.at(sums, member, values)
     return sums, np.bincount(member).astype(np.float64)
-
-
-def _blocks(total: int, width: int) -> list[tuple[int, int]]:
-    step = max(1, AT_ONCE // max(1, width))
-    return [(start, min(step, total - start)) for start in range(0, total, step)]

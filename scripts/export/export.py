@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from scripts.common.beir import TestSet, read_beir
 from scripts.common.contract import Side
 from scripts.common.encoder import TorchEncoder, open_encoder, pad
 from scripts.common.errors import UserError
 from scripts.common.files import sha256_file, write_json
 from scripts.common.job import job, log
 from scripts.common.onnx_encoder import OnnxEncoder
+from scripts.common.onnx_variants import cosines
 from scripts.export.export_onnx import open_checkpoint
-from scripts.export.samples import sample_texts
-
-# Lengths may differ this much: cosines do not see a graph that forgot to normalise
-LENGTH_TOLERANCE = 0.01
+from scripts.export.figure import write_figure
+from scripts.export.parity import Measured, check_lengths, problems, subset
 
 
 def export(
@@ -29,11 +29,12 @@ def export(
     target: str | Path,
     *,
     samples: int,
-    min_cosine: float,
+    limits: dict[str, dict[str, float]],
+    figure: dict[str, Path] | None = None,
     attention: str | None = None,
     plan: str | Path | None = None,
 ) -> None:
-    """Compare both models on texts of the test set and write ``export.json``.
+    """Compare both models on queries and passages of the test set and write ``export.json``.
 
     Args:
         checkpoint: The checkpoint's contract.
@@ -41,12 +42,13 @@ def export(
         test_set: Folder in BEIR layout.
         target: ``export.json``; not written when the comparison fails.
         samples: Texts to compare, queries and passages together.
-        min_cosine: Lowest cosine allowed.
+        limits: ``cosine``, ``agreement`` and ``ndcg_drop`` by precision of the graph (``fp32``, ``fp16``).
+        figure: ``svg``, ``png`` and ``csv`` of the figure.
         attention: Attention of the PyTorch side; kernels that need a GPU are replaced by ``sdpa``.
         plan: The TensorRT plan, which is listed but not run here.
 
     Raises:
-        UserError: A vector of the export is too far from PyTorch's, or the two contracts differ.
+        UserError: The export is further from PyTorch than its limits allow, or the two contracts differ.
     """
     reference, _ = open_checkpoint(checkpoint, attention if attention == "eager" else "sdpa")
     onnx = open_encoder(exported)
@@ -55,8 +57,9 @@ def export(
     different = reference.contract.same_meaning(onnx.contract)
     if different:
         raise UserError(f"{exported} differs from {checkpoint} in {', '.join(different)}. Delete it and run again.")
-    cosines = parity(reference, onnx, test_set, samples, min_cosine)
     folder = Path(exported).parent
+    graph = graph_facts(folder / "model.onnx")
+    parity = compare(reference, onnx, subset(read_beir(test_set), samples), limits, graph["dtype"], figure)
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()] + ([Path(plan)] if plan else [])
     write_json(
         target,
@@ -68,14 +71,8 @@ def export(
                 }
                 for path in files
             },
-            **graph_facts(folder / "model.onnx"),
-            "parity": {
-                "min_cosine": float(cosines.min()),
-                "mean_cosine": float(cosines.mean()),
-                "samples": len(cosines),
-                "required": min_cosine,
-                "test_set": str(test_set),
-            },
+            **graph,
+            "parity": {**parity, "test_set": str(test_set)},
             "tensorrt": plan is not None,
             "contract": dataclasses.asdict(onnx.contract),
             "versions": {name: importlib.metadata.version(name) for name in ("torch", "onnx", "onnxruntime")},
@@ -83,47 +80,55 @@ def export(
     )
 
 
-def parity(
-    reference: TorchEncoder, exported: OnnxEncoder, test_set: str | Path, samples: int, min_cosine: float
-) -> np.ndarray:
-    """Cosines between the two encoders' vectors, one a text.
+def compare(
+    reference: TorchEncoder,
+    exported: OnnxEncoder,
+    collection: TestSet,
+    limits: dict[str, dict[str, float]],
+    precision: str,
+    figure: dict[str, Path] | None,
+) -> dict[str, Any]:
+    """The comparison of both encoders on a collection, with the limits it was held to.
 
     Raises:
-        UserError: One is below ``min_cosine`` or no number, a length differs, or ``dimensions`` cuts wrongly.
+        UserError: It is beyond them, a vector has another length, or ``dimensions`` cuts wrongly.
     """
-    cosines: list[np.ndarray] = []
-    for side, texts in sample_texts(test_set, samples).items():
-        if not texts:
-            continue
-        ours, theirs = exported.encode(texts, side), reference.encode(texts, side)
-        found = check(ours, theirs, min_cosine, [f"{side} {text[:60]!r}" for text in texts])
-        cosines.append(found)
-        log.info("%d texts as %s: cosine min %.6f, mean %.6f", len(texts), side, found.min(), found.mean())
-        check_dimensions(exported, theirs, texts, side, min_cosine)
-    return np.concatenate(cosines)
-
-
-def check(ours: np.ndarray, theirs: np.ndarray, min_cosine: float, names: list[str]) -> np.ndarray:
-    """Cosines of the rows of two ``[texts, dimension]`` arrays; :class:`UserError` names the worst row that fails."""
-    ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
-    lengths = np.linalg.norm(ours, axis=1), np.linalg.norm(theirs, axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        cosines = (ours * theirs).sum(axis=1) / (lengths[0] * lengths[1])
-    worst = int(np.argmin(np.nan_to_num(cosines, nan=-1)))
-    if not cosines[worst] >= min_cosine:
+    ours, theirs = Measured.of(exported, collection), Measured.of(reference, collection)
+    facts = ours.against(theirs, collection)
+    found = ours.cosines(theirs)
+    values = {"query": found[: len(ours.queries)], "passage": found[len(ours.queries) :]}
+    log.info(
+        "%d queries, %d passages: cosine min %.6f, mean %.6f; %.1f %% of the ten best alike; nDCG@10 %+.4f",
+        *(facts["queries"], facts["passages"], facts["cosine"]["min"], facts["cosine"]["mean"]),
+        *(100 * facts["top_10_agreement"], facts["ndcg_difference"]),
+    )
+    if figure:
+        write_figure(values, facts, limits[precision]["cosine"], figure)
+    texts = [*collection.queries.values(), *collection.corpus.values()]
+    wrong = problems(facts, limits[precision], f"export.parity.{precision}")
+    if wrong:
+        worst = int(np.argmin(found))
         raise UserError(
-            f"the export fails the parity check: cosine {cosines[worst]:.6f} to PyTorch's vector for {names[worst]}, "
-            f"but export.parity_min_cosine is {min_cosine}. Try export.export_dtype=fp32, "
-            "export.attn_implementation=eager or another export.opset; lower the limit only if you accept such vectors."
+            f"the export fails the parity check (farthest: {texts[worst][:60]!r}):\n  - "
+            + "\n  - ".join(wrong)
+            + "\nTry export.export_dtype=fp32, export.attn_implementation=eager or another export.opset; lower a limit "
+            "only if you accept such vectors."
         )
-    ratio = lengths[0] / lengths[1]
-    worst = int(np.argmax(np.abs(ratio - 1)))
-    if abs(ratio[worst] - 1) > LENGTH_TOLERANCE:
-        raise UserError(
-            f"the export fails the parity check: the vector for {names[worst]} is {ratio[worst]:.4f} times as long as "
-            "PyTorch's. Delete the export's folder and run again."
-        )
-    return cosines
+    both: list[tuple[Side, np.ndarray, np.ndarray, list[str]]] = [
+        ("query", ours.queries, theirs.queries, list(collection.queries.values())),
+        ("passage", ours.passages, theirs.passages, list(collection.corpus.values())),
+    ]
+    for side, mine, other, given in both:
+        check_lengths(mine, other, [f"{side} {text[:60]!r}" for text in given])
+        check_dimensions(exported, other, given, side, limits[precision]["cosine"])
+    return {
+        "min_cosine": facts["cosine"]["min"],
+        "mean_cosine": facts["cosine"]["mean"],
+        "samples": len(texts),
+        "precision": precision,
+        "required": limits[precision],
+        **{key: value for key, value in facts.items() if "speed" not in key and "second" not in key},
+    }
 
 
 def check_dimensions(exported: OnnxEncoder, whole: np.ndarray, texts: list[str], side: Side, min_cosine: float) -> None:
@@ -142,7 +147,14 @@ def check_dimensions(exported: OnnxEncoder, whole: np.ndarray, texts: list[str],
     if exported.contract.l2_normalize:
         theirs /= np.linalg.norm(theirs, axis=1, keepdims=True)
     names = [f"{side} {texts[row][:60]!r} at {size} dimensions" for row, size in zip(rows, dimensions, strict=True)]
-    check(ours, theirs, min_cosine, names)
+    found = cosines(ours, theirs)
+    worst = int(np.argmin(found))
+    if found[worst] < min_cosine:
+        raise UserError(
+            f"the export fails the parity check: cosine {found[worst]:.6f} to the cut of PyTorch's vector for "
+            f"{names[worst]}. Export again; without that input (export.use_dimension_arg=false) if it persists."
+        )
+    check_lengths(ours, theirs, names)
 
 
 def graph_facts(path: Path) -> dict[str, Any]:
@@ -169,7 +181,8 @@ if __name__ == "__main__":
             Path(snakemake.input.corpus).parent,  # noqa: F821
             snakemake.output[0],  # noqa: F821
             samples=snakemake.params.options["parity_samples"],  # noqa: F821
-            min_cosine=snakemake.params.options["parity_min_cosine"],  # noqa: F821
+            limits=snakemake.params.options["parity"],  # noqa: F821
+            figure={kind: Path(snakemake.output[kind]) for kind in ("svg", "png", "csv")},  # noqa: F821
             attention=snakemake.config["model"]["attn_implementation"],  # noqa: F821
             plan=snakemake.input.plan or None,  # noqa: F821
         )

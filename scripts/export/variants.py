@@ -3,42 +3,43 @@
 import dataclasses
 import shutil
 import tempfile
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from scripts.common.beir import TestSet, read_beir
 from scripts.common.contract import Contract, weights_digest
-from scripts.common.encoder import Encoder, open_encoder, pad
+from scripts.common.encoder import open_encoder, pad
 from scripts.common.errors import UserError
 from scripts.common.files import write_json
 from scripts.common.job import job, log
-from scripts.common.metrics import evaluate_run
 from scripts.common.onnx_encoder import OnnxEncoder
 from scripts.common.onnx_variants import (
     Batch,
-    cosine_facts,
-    cosines,
     fuse,
     quantize_dynamic,
     quantize_static,
     size_on_disk,
     to_half,
 )
-from scripts.common.search import as_run, top_k
+from scripts.export.parity import Measured, problems
 from scripts.export.samples import spread
 
-TOP = 10
-RESAMPLES = 2000
+# Whose limits a variant is held to; others have their own
+PRECISION = {"fused": "fp32"}
 # Fixed scales settle with a few hundred texts; more cost minutes and memory
 CALIBRATION_TEXTS = 128
 CALIBRATION_BATCH = 8
 
 
 def write_variants(
-    exported: str | Path, checkpoint: str | Path, test_set: str | Path, target: str | Path, *, limits: dict[str, float]
+    exported: str | Path,
+    checkpoint: str | Path,
+    test_set: str | Path,
+    target: str | Path,
+    *,
+    names: Sequence[str],
+    limits: dict[str, dict[str, float]],
 ) -> None:
     """Write ``target/{variant}/`` for each variant, and ``target/variants.json`` with quality, speed and size.
 
@@ -47,10 +48,11 @@ def write_variants(
         checkpoint: The checkpoint's contract.
         test_set: Folder in BEIR layout; all of it is embedded by every variant.
         target: Folder, replaced when it is there.
-        limits: Variant (``fused``, ``fp16``, ``int8``, ``int8_static``) to the lowest cosine allowed.
+        names: Variants to make: ``fused``, ``fp16``, ``int8``, ``int8_static``.
+        limits: ``cosine``, ``agreement`` and ``ndcg_drop`` by precision.
 
     Raises:
-        UserError: A variant is below its limit, or the export is not fp32.
+        UserError: A variant is beyond its limits.
     """
     collection = read_beir(test_set)
     reference = Measured.of(open_encoder(checkpoint, device="cpu"), collection)
@@ -59,7 +61,7 @@ def write_variants(
     table: dict[str, dict[str, Any]] = {"pytorch": {"texts_per_second": reference.speed}}
     with tempfile.TemporaryDirectory(prefix=".variants.", dir=target.parent) as scratch:
         work = Path(scratch, "new")
-        for name in ("fp32", *limits):
+        for name in ("fp32", *names):
             folder = source
             if name != "fp32":
                 folder = work / name
@@ -67,11 +69,13 @@ def write_variants(
             measured = Measured.of(open_encoder(folder / "contract.json"), collection)
             table[name] = {"bytes": size_on_disk(folder / "model.onnx"), **measured.against(reference, collection)}
             log.info("%s: %s", name, table[name])
-            if not table[name]["cosine"]["min"] >= limits.get(name, 0):
+            precision = PRECISION.get(name, name)
+            wrong = problems(table[name], limits[precision], f"export.parity.{precision}")
+            if wrong:
                 raise UserError(
-                    f"variant {name} has cosine {table[name]['cosine']['min']:.4f} to PyTorch's vectors at worst, but "
-                    f"export.variants.{name} is {limits[name]}. Leave this variant out, or lower the limit if its nDCG "
-                    f"difference of {table[name]['ndcg_difference']:+.4f} is acceptable."
+                    f"variant {name} is too far from PyTorch:\n  - "
+                    + "\n  - ".join(wrong)
+                    + "\nLeave it out of export.variants, or change the limit if you accept such vectors."
                 )
         write_json(work / "variants.json", {"test_set": str(test_set), "limits": limits, "variants": table})
         if target.exists():
@@ -105,56 +109,6 @@ def calibration(exported: str | Path, collection: TestSet) -> list[Batch]:
     return [pad(rows[start : start + CALIBRATION_BATCH]) for start in range(0, len(rows), CALIBRATION_BATCH)]
 
 
-@dataclasses.dataclass(frozen=True)
-class Measured:
-    """A model's vectors of a collection, ``[texts, dimension]`` each, and texts embedded per second."""
-
-    queries: np.ndarray
-    passages: np.ndarray
-    speed: float
-
-    @classmethod
-    def of(cls, encoder: Encoder, collection: TestSet) -> "Measured":
-        """Embed a whole collection."""
-        start = time.monotonic()
-        queries = encoder.encode(list(collection.queries.values()), "query")
-        passages = encoder.encode(list(collection.corpus.values()), "passage")
-        count = len(queries) + len(passages)
-        return cls(queries, passages, round(count / (time.monotonic() - start), 1))
-
-    def search(self, collection: TestSet) -> tuple[list[set[str]], np.ndarray]:
-        """Each query's ten best passages and its nDCG@10."""
-        found = top_k(self.queries, self.passages, TOP)
-        run = as_run(list(collection.queries), list(collection.corpus), *found)
-        scores = evaluate_run(collection.qrels, run, [TOP])
-        return [set(run[query]) for query in collection.queries], np.array(
-            [scores[query][f"NDCG@{TOP}"] for query in collection.queries]
-        )
-
-    def against(self, reference: "Measured", collection: TestSet) -> dict[str, Any]:
-        """Cosines, agreement of the ten best, nDCG difference with its 95 % bootstrap interval, and speed."""
-        values = np.concatenate([cosines(self.queries, reference.queries), cosines(self.passages, reference.passages)])
-        (ours, scores), (theirs, expected) = self.search(collection), reference.search(collection)
-        agreement = np.mean([len(a & b) / max(1, len(b)) for a, b in zip(ours, theirs, strict=True)])
-        low, high = bootstrap(scores - expected)
-        return {
-            "cosine": cosine_facts(values),
-            "top_10_agreement": float(agreement),
-            "ndcg": float(scores.mean()),
-            "ndcg_difference": float((scores - expected).mean()),
-            "ndcg_difference_interval": [low, high],
-            "texts_per_second": self.speed,
-            "speed_against_pytorch": round(self.speed / reference.speed, 2),
-        }
-
-
-def bootstrap(differences: np.ndarray) -> tuple[float, float]:
-    """95 % percentile interval of a mean of paired differences (Efron and Tibshirani 1993)."""
-    rng = np.random.default_rng(0)
-    means = [rng.choice(differences, len(differences)).mean() for _ in range(RESAMPLES)]
-    return float(np.percentile(means, 2.5)), float(np.percentile(means, 97.5))
-
-
 if __name__ == "__main__":
     with job(snakemake):  # noqa: F821
         write_variants(
@@ -162,5 +116,6 @@ if __name__ == "__main__":
             snakemake.input.checkpoint,  # noqa: F821
             Path(snakemake.input.corpus).parent,  # noqa: F821
             snakemake.output[0],  # noqa: F821
-            limits=snakemake.params.limits,  # noqa: F821
+            names=snakemake.params.options["variants"],  # noqa: F821
+            limits=snakemake.params.options["parity"],  # noqa: F821
         )

@@ -9,28 +9,51 @@ import numpy as np
 import onnx
 import pytest
 
+from scripts.common.beir import read_beir
 from scripts.common.contract import Contract, weights_digest
 from scripts.common.encoder import open_encoder, pad
 from scripts.common.errors import UserError
 from scripts.common.onnx_encoder import OnnxEncoder
 from scripts.common.onnx_graph import gather_weights
-from scripts.export.export import check, export
+from scripts.export.export import export
+from scripts.export.parity import check_lengths, subset
 from scripts.export.plan import sequence_lengths
 from scripts.vectors.contract import write_contract
 from tests.conftest import MODEL_OPTIONS
 from tests.export.conftest import TEXTS, exported_from
 
+LIMITS = {
+    "fp32": {"cosine": 0.9999, "agreement": 0.99, "ndcg_drop": 0.002},
+    "fp16": {"cosine": 0.999, "agreement": 0.9, "ndcg_drop": 0.01},
+}
 
-def gate(model: Path, folder: Path, test_set: Path, target: Path, min_cosine: float = 0.9999) -> None:
-    export(model / "contract.json", folder / "contract.json", test_set, target, samples=8, min_cosine=min_cosine)
+
+def gate(model: Path, folder: Path, test_set: Path, target: Path, *, draw: bool = False, **limits: float) -> None:
+    figure = {kind: target.with_name(f"parity.{kind}") for kind in ("svg", "png", "csv")}
+    export(
+        model / "contract.json",
+        folder / "contract.json",
+        test_set,
+        target,
+        samples=8,
+        limits={name: values | limits for name, values in LIMITS.items()},
+        figure=figure if draw else None,
+    )
 
 
 def test_a_sound_export_passes_and_every_file_is_listed_with_its_checksum(
     tiny_model: Path, exported: Path, test_set: Path, tmp_path: Path
 ) -> None:
-    gate(tiny_model, exported, test_set, tmp_path / "export.json")
+    gate(tiny_model, exported, test_set, tmp_path / "export.json", draw=True)
     found = json.loads((tmp_path / "export.json").read_text())
-    assert found["parity"]["min_cosine"] > 0.9999
+    parity = found["parity"]
+    assert parity["min_cosine"] == parity["cosine"]["min"] > 0.9999
+    assert (parity["top_10_agreement"], parity["ndcg_difference_interval"]) == (1, [0, 0])
+    assert (parity["queries"], parity["passages"]) == (2, 4)
+    rows = (tmp_path / "parity.csv").read_text().splitlines()
+    assert (rows[0], len(rows)) == ("side,cosine", 7)
+    assert "<svg" in (tmp_path / "parity.svg").read_text()
+    assert (tmp_path / "parity.png").stat().st_size > 1000
     assert found["dtype"] == "fp32"
     assert {Path(name).name for name in found["files"]} >= {"model.onnx", "tokenizer.json", "contract.json"}
     graph = onnx.load(exported / "model.onnx")
@@ -93,7 +116,7 @@ def test_decoder_of_the_llama_family(tiny_model: Path, tmp_path: Path, pooling: 
 
 def test_half_precision_export_is_near(tiny_model: Path, test_set: Path, tmp_path: Path) -> None:
     folder = exported_from(tiny_model, tmp_path / "onnx", dtype="fp16")
-    gate(tiny_model, folder, test_set, tmp_path / "export.json", 0.999)
+    gate(tiny_model, folder, test_set, tmp_path / "export.json")
     assert json.loads((tmp_path / "export.json").read_text())["dtype"] == "fp16"
 
 
@@ -125,12 +148,36 @@ def test_large_weights_go_into_one_file_beside_the_graph(exported: Path, tmp_pat
     assert (tmp_path / "model.onnx.data").stat().st_size > 1_000_000 > (tmp_path / "model.onnx").stat().st_size
 
 
-def test_check_sees_length_and_nan() -> None:
+def test_a_graph_that_forgets_to_normalise_is_seen() -> None:
     good = np.eye(2)
-    with pytest.raises(UserError, match="as long"):
-        check(2 * good, good, 0.9, ["a", "b"])
-    with pytest.raises(UserError, match="for b"):
-        check(np.array([[1, 0], [np.nan, 1]]), good, 0.9, ["a", "b"])
+    check_lengths(good, good, ["a", "b"])
+    with pytest.raises(UserError, match=r"b is 2\.0000 times as long"):
+        check_lengths(np.array([[1, 0], [0, 2]]), good, ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("limit", "words"),
+    [
+        ({"agreement": 1.1}, r"parity\.fp32\.agreement is 1\.1"),
+        ({"ndcg_drop": -0.1}, r"nDCG@10 changes by \+0\.0000 .*parity\.fp32"),
+    ],
+    ids=["agreement", "ndcg"],
+)
+def test_results_beyond_their_limits_fail_too(
+    tiny_model: Path, exported: Path, test_set: Path, tmp_path: Path, limit: dict[str, float], words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        gate(tiny_model, exported, test_set, tmp_path / "export.json", **limit)
+
+
+def test_a_part_of_a_collection_keeps_the_judged_passages_of_its_queries(test_set: Path) -> None:
+    whole = read_beir(test_set)
+    part = subset(whole, 4)
+    assert len(part.queries) == 1
+    assert set(part.qrels) == set(part.queries)
+    assert {name for judged in part.qrels.values() for name in judged} <= set(part.corpus)
+    assert len(part.corpus) == 3
+    assert subset(whole, 1000).corpus.keys() == whole.corpus.keys()
 
 
 def test_profile_shorter_than_training_is_an_error(exported: Path) -> None:

@@ -1,0 +1,131 @@
+"""How far an exported model is from its PyTorch source: cosines, agreement of search results, nDCG."""
+
+import dataclasses
+import time
+from typing import Any
+
+import numpy as np
+
+from scripts.common.beir import TestSet
+from scripts.common.bootstrap import RESAMPLES, bootstrap_interval
+from scripts.common.encoder import Encoder
+from scripts.common.errors import UserError
+from scripts.common.metrics import evaluate_run
+from scripts.common.onnx_variants import cosine_facts, cosines
+from scripts.common.search import as_run, top_k
+from scripts.export.samples import spread
+
+TOP = 10
+CONFIDENCE = 0.95
+# Lengths may differ this much: cosines do not see a graph that forgot to normalise
+LENGTH_TOLERANCE = 0.01
+
+
+def subset(collection: TestSet, texts: int) -> TestSet:
+    """A part of a collection of about ``texts`` texts, with real questions to search it with.
+
+    A quarter are queries, at even steps of length; their judged passages come first, then others, also by length.
+    """
+    names = {text: name for name, text in collection.queries.items()}
+    queries = {names[text]: text for text in spread(list(names), max(1, texts // 4))}
+    judged = dict.fromkeys(name for query in queries for name in collection.qrels[query])
+    others = {text: name for name, text in collection.corpus.items() if name not in judged and text.strip()}
+    fill = max(0, texts - len(queries) - len(judged))
+    chosen = judged | dict.fromkeys(others[text] for text in spread(list(others), fill))
+    return TestSet(
+        {name: collection.corpus[name] for name in chosen},
+        queries,
+        {query: collection.qrels[query] for query in queries},
+        {query: collection.metadata.get(query, {}) for query in queries},
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A model's vectors of a collection, ``[texts, dimension]`` each, and texts embedded per second."""
+
+    queries: np.ndarray
+    passages: np.ndarray
+    speed: float
+
+    @classmethod
+    def of(cls, encoder: Encoder, collection: TestSet) -> "Measured":
+        """Embed a whole collection."""
+        start = time.monotonic()
+        queries = encoder.encode(list(collection.queries.values()), "query")
+        passages = encoder.encode(list(collection.corpus.values()), "passage")
+        count = len(queries) + len(passages)
+        return cls(queries, passages, round(count / (time.monotonic() - start), 1))
+
+    def search(self, collection: TestSet) -> tuple[list[set[str]], np.ndarray]:
+        """Each query's ten best passages and its nDCG@10."""
+        found = top_k(self.queries, self.passages, TOP)
+        run = as_run(list(collection.queries), list(collection.corpus), *found)
+        scores = evaluate_run(collection.qrels, run, [TOP])
+        return [set(run[query]) for query in collection.queries], np.array(
+            [scores[query][f"NDCG@{TOP}"] for query in collection.queries]
+        )
+
+    def cosines(self, reference: "Measured") -> np.ndarray:
+        """Cosine to the reference's vector, of each query and then of each passage."""
+        return np.concatenate([cosines(self.queries, reference.queries), cosines(self.passages, reference.passages)])
+
+    def against(self, reference: "Measured", collection: TestSet) -> dict[str, Any]:
+        """Cosines, agreement of the ten best, nDCG difference with its 95 % bootstrap interval, and speed."""
+        (ours, scores), (theirs, expected) = self.search(collection), reference.search(collection)
+        agreement = np.mean([len(a & b) / max(1, len(b)) for a, b in zip(ours, theirs, strict=True)])
+        differences = (scores - expected)[:, None]
+        low, high = bootstrap_interval(differences, np.ones(len(differences)), CONFIDENCE, RESAMPLES, 0)
+        return {
+            "cosine": cosine_facts(self.cosines(reference)),
+            "top_10_agreement": float(agreement),
+            "ndcg": float(scores.mean()),
+            "ndcg_pytorch": float(expected.mean()),
+            "ndcg_difference": float(differences.mean()),
+            "ndcg_difference_interval": [float(low[0]), float(high[0])],
+            "queries": len(collection.queries),
+            "passages": len(collection.corpus),
+            "texts_per_second": self.speed,
+            "speed_against_pytorch": round(self.speed / reference.speed, 2),
+        }
+
+
+def problems(facts: dict[str, Any], limits: dict[str, float], option: str) -> list[str]:
+    """What of :meth:`Measured.against` lies beyond its limits, each with the option that sets it.
+
+    Args:
+        facts: The comparison.
+        limits: ``cosine``, ``agreement`` and ``ndcg_drop``.
+        option: Dotted name of the limits, such as ``export.parity.fp32``.
+    """
+    found = []
+    if not facts["cosine"]["min"] >= limits["cosine"]:
+        found.append(
+            f"the lowest cosine to PyTorch's vectors is {facts['cosine']['min']:.6f} (median "
+            f"{facts['cosine']['median']:.6f}), but {option}.cosine is {limits['cosine']}"
+        )
+    if facts["top_10_agreement"] < limits["agreement"]:
+        found.append(
+            f"{100 * facts['top_10_agreement']:.1f} % of the ten best passages are PyTorch's, but {option}.agreement "
+            f"is {limits['agreement']}"
+        )
+    if facts["ndcg_difference"] < -limits["ndcg_drop"]:
+        low, high = facts["ndcg_difference_interval"]
+        found.append(
+            f"nDCG@10 changes by {facts['ndcg_difference']:+.4f} ({low:+.4f} to {high:+.4f}), but {option}.ndcg_drop "
+            f"is {limits['ndcg_drop']}"
+        )
+    return found
+
+
+def check_lengths(ours: np.ndarray, theirs: np.ndarray, names: list[str]) -> None:
+    """:class:`UserError` names the row whose length differs most from that of the reference, beyond the tolerance."""
+    lengths = (np.linalg.norm(rows.astype(np.float64), axis=1) for rows in (ours, theirs))
+    mine, other = lengths
+    ratio = np.divide(mine, other, out=np.ones_like(mine), where=other > 0)
+    worst = int(np.argmax(np.abs(ratio - 1)))
+    if abs(ratio[worst] - 1) > LENGTH_TOLERANCE:
+        raise UserError(
+            f"the export fails the parity check: the vector for {names[worst]} is {ratio[worst]:.4f} times as long as "
+            "PyTorch's. Delete the export's folder and run again."
+        )
