@@ -25,6 +25,7 @@ from scripts.sdg.answers import is_yes_or_no, missing, says_too_little
 from scripts.sdg.checks import Coverage, Standing, marks, repeated_across, standing_of
 from scripts.sdg.filters import fault, normal_form
 from scripts.sdg.lookups import LOOKUPS
+from scripts.sdg.mixing import limit_llm_free
 from scripts.sdg.report import check_records, draw, summary, write_provenance
 
 # The score of a question at rank top_k; the recipe's default threshold, so that what passes the round trip is kept
@@ -77,6 +78,7 @@ def sdg(
     ]
     if options["question_checks"] and options["similarity_threshold_across"] is not None:
         drop_repeated(records, reasons, vector_of, options["similarity_threshold_across"])
+    limit_llm_free(records, reasons, options["llm_free_share"])
     failures = [
         {"source_id": record["source_id"], **failure}
         for record in records

@@ -13,6 +13,7 @@ from scripts.sdg.filters import fault
 from scripts.sdg.generated import ARTIFACT_TYPES
 from scripts.sdg.headings import code_blocks, headings, tables
 from scripts.sdg.llm_free_extra import extra_pairs
+from scripts.sdg.mixing import limit_llm_free
 from scripts.sdg.report import check_records, draw, redacted, summary
 from scripts.sdg.simple import read_questions
 from tests.sdg.conftest import records
@@ -150,6 +151,23 @@ def test_a_question_that_fills_the_grammar_was_cut_and_politeness_is_taken_off()
     assert pair("What " + "ab " * 46 + "ab?")["cut_off"]
     questions, _ = read_questions(json.dumps({"q": "Can you explain how  a pump works?", "r": "Can a pump stall?"}))
     assert questions == ["How a pump works?", "Can a pump stall?"]
+
+
+@pytest.mark.parametrize(("share", "kept"), [(1, 30), (0.5, 10), (0.75, 30), (0.2, 2), (0, 0)])
+def test_pairs_without_a_model_have_at_most_their_share(share: float, kept: int) -> None:
+    def document(number: int) -> dict:
+        made = [{"question": f"m{number}", "query_type": "contextual"}]
+        made += [{"question": f"f{number}-{n}", "query_type": "cloze", "llm_free": True} for n in range(3)]
+        return {"source_id": f"{number}.txt", "qa_generation": {"pairs": made}}
+
+    documents = [document(number) for number in range(10)]
+    reasons: list[list[str | None]] = [[None] * 4 for _ in documents]
+    limit_llm_free(documents, reasons, share)
+    assert [row[0] for row in reasons] == [None] * 10
+    assert sum(reason is None for row in reasons for reason in row[1:]) == kept
+    if share == 0.5:
+        # from many documents, not the first few
+        assert sum(any(reason is None for reason in row[1:]) for row in reasons) > 5
 
 
 def test_keywords_may_be_short_and_copied() -> None:
