@@ -107,6 +107,7 @@ rule sdg:
                 "similarity_threshold_across",
                 "min_coverage",
                 "drop_marked",
+                "llm_free_share",
             ),
             "question_checks": (
                 config["sdg"]["style"] == "simple"

@@ -16,7 +16,8 @@ from scripts.common.files import atomic_path, write_text
 
 INK, GRID, FIRST, SECOND = "#1b1b1f", "#d9d9de", "#7d7d88", "#1f6feb"
 VARIABLES = {INK: "var(--ink)", GRID: "var(--grid)", FIRST: "var(--first)", SECOND: "var(--second)"}
-WIDTH = 7.2
+# Inches: so narrow that on a telephone the text is still large enough to read
+WIDTH = 5.6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,16 +95,18 @@ def for_page(svg: str, figure: Figure) -> str:
 
 
 def intervals(axes: Any, rows: Sequence[Sequence[Any]]) -> None:
-    """Rows ``(label, n, delta, low, high)`` in points: a dot with its interval each, zero as a line."""
+    """Rows ``(label, n, delta, low, high)`` in points: a dot with its interval each, grey where that holds zero."""
     places = range(len(rows))[::-1]
     for place, (_, _, delta, low, high) in zip(places, rows, strict=True):
+        clear = low is not None and (low > 0 or high < 0)
+        colour = SECOND if clear else FIRST
         if low is not None:
-            axes.plot([low, high], [place, place], color=SECOND, linewidth=2, solid_capstyle="round")
-        axes.plot(delta, place, "o", color=SECOND, markersize=5)
+            axes.plot([low, high], [place, place], color=colour, linewidth=2, solid_capstyle="round")
+        axes.plot(delta, place, "o" if clear else "D", color=colour, markersize=5)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.set_yticks(list(places), [f"{label}  (n = {n})" for label, n, *_ in rows])
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.set_xlabel("change in points (hundredths), candidate minus baseline")
+    axes.set_xlabel("change in points (hundredths of the metric)")
     axes.grid(axis="x")
 
 
@@ -125,37 +128,34 @@ def bars(axes: Any, rows: Sequence[Sequence[Any]]) -> None:
 
 
 def curve(axes: Any, rows: Sequence[Sequence[Any]]) -> None:
-    """Rows ``(step, loss or None, validation metric or None)``: the loss, and on a second axis the metric."""
+    """Rows ``(step, loss or None, validation metric or None)``: the loss, and below it the metric if there is one."""
     loss = [(step, value) for step, value, _ in rows if value is not None]
     metric = [(step, value) for step, _, value in rows if value is not None]
-    axes.plot(*zip(*loss, strict=True), color=FIRST, linewidth=1.5, label="training loss (left)")
-    axes.set_xlabel("optimizer step")
-    axes.set_ylabel("training loss (nats)")
-    axes.grid(axis="y")
-    handles = axes.get_lines()
+    panels = [axes]
     if metric:
-        right = axes.twinx()
-        right.spines["right"].set_visible(True)
-        right.plot(*zip(*metric, strict=True), "o-", color=SECOND, markersize=4, label="validation nDCG@10 (right)")
-        right.set_ylabel("validation nDCG@10")
-        handles = [*handles, *right.get_lines()]
-    axes.legend(handles=handles, loc="best", fontsize=8)
+        # two quantities, two panels: on one pair of axes the eye would compare what has no common unit
+        canvas = axes.figure
+        axes.remove()
+        panels = list(canvas.subplots(2, 1, sharex=True))
+        panels[1].plot(*zip(*metric, strict=True), "o-", color=SECOND, markersize=4)
+        panels[1].set_ylabel("validation\nnDCG@10 (0 to 1)")
+    panels[0].plot(*zip(*loss, strict=True), color=FIRST, linewidth=1.5, marker="o" if len(loss) == 1 else None)
+    panels[0].set_ylabel("training loss\n(nats)")
+    panels[-1].set_xlabel("optimizer step")
+    for panel in panels:
+        panel.grid(axis="y")
 
 
 def histogram(axes: Any, rows: Sequence[Sequence[Any]]) -> None:
     """Rows ``(from, to, positives, negatives)``: shares of each kind in a bin of scores."""
     totals = [max(1, sum(row[kind] for row in rows)) for kind in (2, 3)]
+    edges = [row[0] for row in rows] + [rows[-1][1]]
     for kind, colour, label in ((3, FIRST, "hard negatives"), (2, SECOND, "positives")):
-        axes.bar(
-            [row[0] for row in rows],
-            [100 * row[kind] / totals[kind - 2] for row in rows],
-            width=[row[1] - row[0] for row in rows],
-            align="edge",
-            color=colour,
-            alpha=0.75,
-            label=f"{label} (n = {sum(row[kind] for row in rows):,})",
-        )
+        shares = [100 * row[kind] / totals[kind - 2] for row in rows]
+        count = sum(row[kind] for row in rows)
+        axes.stairs(shares, edges, fill=True, color=colour, alpha=0.35)
+        axes.stairs(shares, edges, color=colour, linewidth=1.5, label=f"{label} (n = {count:,})")
     axes.set_xlabel("similarity to the query under the base model (cosine)")
     axes.set_ylabel("share of the kind (%)")
     axes.grid(axis="y")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2)

@@ -7,6 +7,7 @@ from typing import Any
 
 from scripts.common.job import log
 from scripts.eval.figures import Figure, bars, curve, histogram, intervals
+from scripts.eval.slices import FEWEST
 
 SHOWN_METRICS = ("NDCG", "Recall", "MRR", "Hit")
 BINS = 24
@@ -77,9 +78,9 @@ def _of_set(name: str, value: dict[str, Any]) -> list[Figure]:
     made.append(
         Figure(
             f"change-{name}",
-            f"Change by tuning on {name}, {pair}",
-            f"Points (hundredths of the metric) with {level} paired bootstrap intervals; {size}. "
-            "An interval that holds zero could be chance.",
+            f"Change on {name}, {pair}",
+            f"Points (hundredths of the metric), {pair}, with {level} paired bootstrap intervals; {size}. "
+            "Grey: the interval holds zero, so the change could be chance.",
             columns,
             rows,
             intervals,
@@ -101,7 +102,8 @@ def _of_set(name: str, value: dict[str, Any]) -> list[Figure]:
             Figure(
                 f"breakdown-{name}",
                 f"For which queries of {name}, {pair}",
-                f"Change of {metric} in points with {level} intervals where at least 5 queries allow one; {size}.",
+                f"Change of {metric} in points, with {level} intervals from {FEWEST} queries on; {size}. Grey: could "
+                "be chance. Among many rows some look clear by chance alone: hints where to look, no findings.",
                 columns,
                 parts,
                 intervals,
@@ -133,6 +135,7 @@ def _training(folder: Path) -> Figure | None:
         ("step", "loss_nats", "validation_ndcg@10"),
         rows,
         curve,
+        4.0 if metric else 2.4,
     )
 
 

@@ -56,6 +56,8 @@ def write_report(
     verdict = results["_verdict"]
     title, summary = DECISIONS[verdict["decision"]]
     environment = Environment(loader=FileSystemLoader(PAGE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(signed=signed, typeset=typeset)
+    grades = {Path(path).stem: read_json(path, "judged near misses") for path in judged}
     page = environment.get_template("report.html.j2").render(
         corpus=config["corpus_id"],
         verdict=verdict,
@@ -63,16 +65,42 @@ def write_report(
         summary=summary,
         compared=compared,
         figures=drawn,
-        examples=[item for name, value in compared.items() for item in examples(name, value, language)],
-        facts=facts(Path(output), results, Path(results_file)),
+        headline=headline(verdict, compared),
+        examples=[
+            item
+            for name, value in compared.items()
+            for item in examples(name, {**value, **grades.get(name, {})}, language)
+        ],
+        facts=facts(Path(output), results, Path(results_file), compared),
         latency=optional(Path(output) / "stage3_eval" / "latency.json"),
-        judged={Path(path).stem: read_json(path, "judged near misses") for path in judged},
+        judged=grades,
         config=json.dumps(redacted(config), indent=2, ensure_ascii=False),
         style=(PAGE / "report.css").read_text(encoding="utf-8"),
         script=(PAGE / "report.js").read_text(encoding="utf-8"),
     )
     write_text(target, page)
     log.info("%s: %d figures, %d kB", target, len(drawn), len(page) // 1000)
+
+
+def headline(verdict: dict[str, Any], compared: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """What the verdict rests on in four numbers; ``None`` where base and tuned model were not both evaluated."""
+    row = verdict.get("evidence", {}).get(verdict.get("test_set"))
+    if row is None:
+        return None
+    value = compared[verdict["test_set"]]
+    metric = verdict["metric"]
+    scores = {system: value["systems"][system][metric] for system in ("base", "finetuned")}
+    return {**row, **scores, "metric": metric, "set": verdict["test_set"], "confidence": value["confidence"]}
+
+
+def signed(value: float, decimals: int = 1) -> str:
+    """A difference in points, with its sign as typography has it."""
+    return typeset(f"{100 * value:+.{decimals}f}")
+
+
+def typeset(text: str) -> str:
+    """The text with minus signs where numbers have hyphens."""
+    return re.sub(r"(?<![\w.@-])-(?=\d)", "\N{MINUS SIGN}", text)
 
 
 def examples(name: str, value: dict[str, Any], language: str | None) -> list[dict[str, Any]]:
@@ -115,7 +143,9 @@ def marked(text: str, words: set[str], language: str | None) -> Any:
     )
 
 
-def facts(output: Path, results: dict[str, Any], results_file: Path) -> list[tuple[str, str]]:
+def facts(
+    output: Path, results: dict[str, Any], results_file: Path, compared: dict[str, dict[str, Any]]
+) -> list[tuple[str, str]]:
     """Provenance: models, digests, versions."""
     metadata = results["_metadata"]
     tuned = optional(output / "stage2_finetune" / "finetune.json") or {}
@@ -125,6 +155,12 @@ def facts(output: Path, results: dict[str, Any], results_file: Path) -> list[tup
         ("SHA-256 of the tuned weights", tuned.get("weights_sha256")),
         ("Chosen checkpoint", json.dumps(tuned["chosen"]) if "chosen" in tuned else None),
         ("Training pairs", tuned.get("examples")),
+        ("SHA-256 of the questions (sdg.jsonl)", digest(output / "stage0_sdg" / "sdg.jsonl")),
+        *(
+            (f"SHA-256 of test set {name}, {file}", digest(Path(value["test_set"]) / file))
+            for name, value in compared.items()
+            for file in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
+        ),
         ("SHA-256 of eval_results.json", sha256_file(results_file)),
         ("Python", f"{platform.python_version()} on {platform.machine()}, {platform.system()}"),
     ]
@@ -134,6 +170,11 @@ def facts(output: Path, results: dict[str, Any], results_file: Path) -> list[tup
         except PackageNotFoundError:
             continue
     return [(name, str(value)) for name, value in found if value is not None]
+
+
+def digest(path: Path) -> str | None:
+    """SHA-256 of a file, ``None`` where it is absent."""
+    return sha256_file(path) if path.is_file() else None
 
 
 if __name__ == "__main__":

@@ -33,12 +33,13 @@ def decide(
     worse = [name for name, row in evidence.items() if row and _surely_worse(row, comparisons[name])]
     judged, reason = _on_main(evidence[main], comparisons[main], main, worthwhile, fewest)
     decision = DO_NOT_SHIP if worse else judged
-    reasons = [reason]
-    reasons += [
+    # what decides comes first
+    reasons = [
         f"On {name} the tuned model is surely worse than the base: {_words(evidence[name], metric)}."
         for name in worse
         if name != main
     ]
+    reasons.append(reason)
     reasons += [
         f"On {name}: {_words(row, metric)}." for name, row in evidence.items() if row and name not in {main, *worse}
     ]

@@ -3,12 +3,11 @@
 import collections
 import dataclasses
 import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from scripts.sdg.filters import content_words
+from scripts.sdg.filters import content_words, stem
 
 TOO_EASY, AMBIGUOUS = "too_easy", "ambiguous"
 MARKS = (TOO_EASY, AMBIGUOUS)
@@ -16,10 +15,6 @@ MARKS = (TOO_EASY, AMBIGUOUS)
 EASY_LEAD, EASY_COVERAGE = 0.2, 0.95
 # A question for which so many other passages are within this cosine of its own one has more than one answer
 RIVALS, RIVAL_DISTANCE = 5, 0.02
-# Words are compared without common English endings, and by so many first letters: as good for this as a stemmer, and
-# of use for any language with suffixes
-_ENDING = re.compile(r"(?<=\w{3})(ings?|ed|es|s|ly|ment|ions?)$")
-_LETTERS = 6
 _BLOCK = 512
 
 
@@ -53,19 +48,23 @@ class Coverage:
         self._passages = 0
         for text in passages:
             self._passages += 1
-            self._found.update(_stems(text))
+            self._found.update(_known(text))
 
     def __call__(self, question: str, passage: str) -> float:
         """From 0 to 1; 0 for a question without content words."""
-        weights = {stem: math.log((self._passages + 1) / (self._found[stem] + 0.5)) + 0.1 for stem in _stems(question)}
-        if not weights:
-            return 0.0
-        known = _stems(passage)
-        return sum(weight for stem, weight in weights.items() if stem in known) / sum(weights.values())
+        weights = {word: math.log((self._passages + 1) / (self._found[word] + 0.5)) + 0.1 for word in _stems(question)}
+        known = _known(passage)
+        return sum(weight for word, weight in weights.items() if word in known) / (sum(weights.values()) or 1.0)
 
 
 def _stems(text: str) -> set[str]:
-    return {_ENDING.sub("", word)[:_LETTERS] for word in content_words(text)}
+    return {stem(word) for word in content_words(text)}
+
+
+def _known(passage: str) -> set[str]:
+    """Stems of a passage's words, and of the words that its identifiers are made of."""
+    parts = [part for word in content_words(passage) if "_" in word for part in word.split("_")]
+    return _stems(passage) | _stems(" ".join(parts))
 
 
 def marks(standing: Standing, coverage: float) -> list[str]:

@@ -1,11 +1,16 @@
 """Checks of a question that need no model: malformed, about the prompt instead of the subject, or copied."""
 
+import itertools
 import re
 
+# Words are compared without these endings, and by so many first letters
+_ENDING = re.compile(r"(?<=\w{3})(ings?|ed|es|s|ly|ment|ions?)$")
+_LETTERS = 6
 _PROMPT = re.compile(
     r"\b(passage|paragraph|excerpt|(this|the|above|given|following|provided) (text|article|document|section|context|"
     r"segment|transcript|question|answer|paper|study|author|information|statement|sentence)s?|reference \d|"
-    r"in question|question[_ ]?\d|search question|short question|as an ai)\b",
+    r"in question|question[_ ]?\d|search question|short question|as an ai|the following|"
+    r"(which|what) of (the|these|those)|(can|could|would) you|please)\b",
     re.IGNORECASE,
 )
 # A question that stops after one of these, or in the middle of a clause, was cut by the length limit. A full stop
@@ -21,6 +26,13 @@ _UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3
 _PRONOUN = re.compile(
     r"(what|how|why|when|where|which)?\s*(is|are|was|were|do|does|did|can|could|has|have|will|would|should)\s+"
     r"(it|they|this|these|those|he|she|its|their)\b(?! (possible|necessary|true|safe|better|important|best|useful))",
+    re.IGNORECASE,
+)
+# A statement behind "what is", or a "which" that leaves open of what
+_MALFORMED = re.compile(
+    r"what (is|are|was|were) (?!.*\b(that|which|who|whose|where|when|while|how|if|as|and|or|because|than)\b)"
+    r".* (has|have|had|is|are|was|were|will|can) |"
+    r"which (is|are) (?!.*\b(or|more|less|most|least|than|\w+est|better|best)\b)",
     re.IGNORECASE,
 )
 # Small models ask for a difference of any two things; a text that makes one says so
@@ -47,6 +59,21 @@ def fault(question: str, passage: str, *, keywords: bool = False) -> str | None:
         keywords: It is no sentence but what is typed into a search box: it may be short, and words of the passage.
     """
     words = content_words(question)
+    reason = _fault_of_form(question, words, keywords=keywords)
+    if reason is not None:
+        return reason
+    known = set(map(stem, content_words(passage)))
+    if not any(stem(word) in known for word in words):
+        return "shares no word with its passage"
+    if _ASKS_DIFFERENCE.search(question) and not _MAKES_DIFFERENCE.search(passage):
+        return "asks for a difference that its passage does not make"
+    if not keywords and _squash(question.rstrip("?")) in _squash(passage):
+        return "copied"
+    return None
+
+
+def _fault_of_form(question: str, words: list[str], *, keywords: bool) -> str | None:
+    """What a question's own wording tells, without its passage."""
     short = len(question) < 6 if _UNSPACED.search(question) else len(question) < 15 or len(question.split()) < 4
     if short and not keywords:
         return "too short"
@@ -56,18 +83,11 @@ def fault(question: str, passage: str, *, keywords: bool = False) -> str | None:
         return "cut off"
     if not keywords and _PRONOUN.match(question):
         return "names no subject"
+    if not keywords and _MALFORMED.match(question):
+        return "malformed"
     if len(set(words)) < (1 if keywords else 2):
         return "names no subject"
-    if len(words) > 4 and len(set(words)) <= len(words) / 2:
-        return "repeats itself"
-    known = set(content_words(passage))
-    if not any(_stem(word) in {_stem(other) for other in known} for word in words):
-        return "shares no word with its passage"
-    if _ASKS_DIFFERENCE.search(question) and not _MAKES_DIFFERENCE.search(passage):
-        return "asks for a difference that its passage does not make"
-    if not keywords and _squash(question.rstrip("?")) in _squash(passage):
-        return "copied"
-    return None
+    return "repeats itself" if _repeats([stem(word) for word in words]) else None
 
 
 def content_words(text: str) -> list[str]:
@@ -94,5 +114,15 @@ def _squash(text: str) -> str:
     return " ".join(text.lower().split())
 
 
-def _stem(word: str) -> str:
-    return word[:-1] if word.endswith("s") and len(word) > 3 else word
+def stem(word: str) -> str:
+    """The first letters of a word without a common English ending.
+
+    As good for comparing as a stemmer, and of use for any language with suffixes.
+    """
+    return _ENDING.sub("", word)[:_LETTERS]
+
+
+def _repeats(stems: list[str]) -> bool:
+    """Whether a question says two things twice, or one thing twice in a row, as models do that have lost the thread."""
+    twice = {word for word in stems if stems.count(word) > 1}
+    return len(twice) > 1 or any(first == second for first, second in itertools.pairwise(stems))

@@ -21,13 +21,17 @@ from scripts.common.llm import LOCAL, endpoint_options
 from scripts.common.llm_embedding import EmbeddingModel
 from scripts.common.replies import ReplyStore
 from scripts.common.vector_store import VectorStore
+from scripts.sdg.answers import is_yes_or_no, missing, says_too_little
 from scripts.sdg.checks import Coverage, Standing, marks, repeated_across, standing_of
 from scripts.sdg.filters import fault, normal_form
 from scripts.sdg.lookups import LOOKUPS
+from scripts.sdg.mixing import limit_llm_free
 from scripts.sdg.report import check_records, draw, summary, write_provenance
 
 # The score of a question at rank top_k; the recipe's default threshold, so that what passes the round trip is kept
 PASSING_SCORE = 7.0
+# A question that can be answered by yes or no is a statement, all of which its segment should speak of
+YES_OR_NO_COVERAGE = 0.9
 BLOCK = 512
 
 # A question's vector of unit length; none where it does not fit the embedding model
@@ -74,6 +78,7 @@ def sdg(
     ]
     if options["question_checks"] and options["similarity_threshold_across"] is not None:
         drop_repeated(records, reasons, vector_of, options["similarity_threshold_across"])
+    limit_llm_free(records, reasons, options["llm_free_share"])
     failures = [
         {"source_id": record["source_id"], **failure}
         for record in records
@@ -193,15 +198,23 @@ def _fault(
     record: dict[str, Any], pair: dict[str, Any], standing: Standing, coverage: Coverage, options: dict[str, Any]
 ) -> str | None:
     """Why a model's question is dropped whatever else was asked; the pair gets its marks."""
-    passage = " ".join(segment_texts(record, pair))
+    cut = pair.pop("cut_off", False)
+    question, passage = pair["question"], " ".join(segment_texts(record, pair))
     # the title often names what the segment only calls "it"
-    covered = coverage(pair["question"], f"{record.get('title', '')} {passage}")
+    titled = f"{record.get('title', '')} {passage}"
+    covered = coverage(question, titled)
     pair["marks"] = marks(standing, covered)
     if options["question_checks"]:
-        reason = fault(pair["question"], passage, keywords=pair["query_type"] in LOOKUPS)
+        if cut:
+            return "cut off"
+        reason = fault(question, passage, keywords=pair["query_type"] in LOOKUPS) or missing(question, titled)
         if reason is not None:
             return reason
-        if covered < options["min_coverage"]:
+        if says_too_little(question, passage):
+            return "its segment says no more than the question"
+        # what is stated to be so or not must be spoken of
+        least = max(options["min_coverage"], YES_OR_NO_COVERAGE) if is_yes_or_no(question) else options["min_coverage"]
+        if covered < least:
             return "not answered by its segment"
     unwanted = set(pair["marks"]) & set(options["drop_marked"])
     return f"marked {min(unwanted)}" if unwanted else None

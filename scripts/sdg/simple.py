@@ -15,12 +15,20 @@ from scripts.sdg.asking import ask
 from scripts.sdg.generated import Generated, make_pair
 from scripts.sdg.lookups import KEYWORD, as_keywords, is_chosen
 
+# Characters of a question after its first word; one of so many was ended by the grammar and not by the model
+LONGEST = 140
 _OPENINGS = ("What", "How", "(Which|Why|When|Where|Is|Does|Can)")
 QUESTIONS_PER_CALL = len(_OPENINGS)
 MAX_TOKENS = 220
 # Longer segments are cut: a small model forgets the task; and cut again where scripts with more tokens than letters
 # do not fit its context
 MAX_CHARACTERS = (1500, 750, 375)
+# Politeness that nobody types into a search box; what follows it is a question by itself
+_PREFACE = re.compile(
+    r"^(?:can|could|would|will) you (?:please )?(?:explain|describe|clarify|tell (?:me|us)|say|elaborate on|discuss) "
+    r"(?=(?:how|what|why|when|where|which|who|whether) )",
+    re.IGNORECASE,
+)
 _WHOLE = re.compile(r'"question_\d"\s*:\s*"((?:[^"\\]|\\["\\/bfnrt])*)"')
 SYSTEM = (
     "You write search questions. Each question can be answered by the passage, names its subject, "
@@ -29,7 +37,7 @@ SYSTEM = (
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
-        f"question_{number}": {"type": "string", "pattern": f"^{opening} [a-zA-Z0-9 ,'()/_.-]{{20,140}}\\?$"}
+        f"question_{number}": {"type": "string", "pattern": f"^{opening} [a-zA-Z0-9 ,'()/_.-]{{20,{LONGEST}}}\\?$"}
         for number, opening in enumerate(_OPENINGS, start=1)
     },
     "required": [f"question_{number}" for number in range(1, QUESTIONS_PER_CALL + 1)],
@@ -59,7 +67,9 @@ def _pair(question: str, segment: int, share: float) -> dict[str, Any]:
     keywords = as_keywords(question) if is_chosen(question, share) else None
     if keywords:
         return make_pair(keywords, [segment], query_type=KEYWORD)
-    return make_pair(question, [segment], query_type="contextual")
+    # white space was made one between words
+    cut = {"cut_off": True} if len(question.partition(" ")[2]) > LONGEST - 3 else {}
+    return make_pair(question, [segment], query_type="contextual", **cut)
 
 
 def _ask(chunk: dict[str, Any], model: ChatModel, result: Generated) -> list[str]:
@@ -104,7 +114,8 @@ def read_questions(content: str) -> tuple[list[str], list[str]]:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    asked = _PREFACE.sub("", " ".join(text.split()))
+    return asked[:1].upper() + asked[1:]
 
 
 def spread(items: list[Any], count: int) -> list[Any]:

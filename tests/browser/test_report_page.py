@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,3 +122,19 @@ def test_print_leaves_out_what_only_a_screen_can_use(page: Any) -> None:
     page.emulate_media(media="print")
     assert not page.locator("#filter").is_visible()
     assert page.locator("#verdict h1").is_visible()
+
+
+def test_paper_has_no_folds(page: Any) -> None:
+    folded = page.locator(".example:not([open])").count()
+    assert folded
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert page.locator(".example:not([open])").count() == 0
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert page.locator(".example:not([open])").count() == folded
+
+
+def test_the_verdict_stands_with_its_numbers(page: Any) -> None:
+    numbers = page.locator("#verdict .headline dd")
+    assert numbers.count() == 4
+    assert re.fullmatch(r"0\.\d{3}", numbers.nth(0).inner_text())
+    assert re.fullmatch(r"[+−]\d+\.\d [+−]\d+\.\d to [+−]\d+\.\d", numbers.nth(2).inner_text())

@@ -102,7 +102,7 @@ def test_resolve_leaves_its_argument_as_it_was() -> None:
         ({"eval__fail_on_nim_metric_drift": True}, ["compares two evaluations"]),
         (
             {"sdg__query_counts": {"multi_hop": 1, "structural": 1, "contextual": 1}},
-            ["sums to 3", "sdg.num_pairs is 4"],
+            ["sums to 3", "sdg.num_pairs is 6"],
         ),
         ({"sdg__qa_generation_provider": "acme"}, ["'acme', which llm.providers does not define"]),
         ({"finetune__report_to": ["wandb"]}, ["names wandb", "api.wandb.ai", "allow_egress"]),

@@ -1,5 +1,6 @@
 """Test collections: a small generated one, and real ones where they are at hand."""
 
+import os
 import zlib
 from pathlib import Path
 
@@ -17,7 +18,9 @@ TOPICS = (
     "matrix inversion by pivoting",
     "leave accrual for part time staff",
 )
-COLLECTIONS = Path(__file__).parents[3] / "shared" / "collections"
+# Named by the environment, or in a folder `shared` beside the checkout or above it
+SHARED = [folder / "shared" / "collections" for folder in Path(__file__).parents[3:]]
+COLLECTIONS = Path(os.environ.get("COLLECTIONS") or next(filter(Path.is_dir, SHARED), "collections"))
 
 
 def make_collection(folder: Path, *, queries_per_topic: int = 4, passages_per_topic: int = 9) -> Path:
@@ -64,7 +67,7 @@ def collection(collection_folder: Path) -> TestSet:
 
 @pytest.fixture(scope="session", params=["generated", "cranfield", "cacm"])
 def any_collection(request: pytest.FixtureRequest, collection_folder: Path) -> TestSet:
-    """The generated collection, always; the real ones where the shared folder lies beside the checkout."""
+    """The generated collection, always; the real ones where they are at hand."""
     if request.param == "generated":
         return read_beir(collection_folder)
     folder = COLLECTIONS / request.param

@@ -17,8 +17,11 @@ MALFORMED = ("truncated", "malformed", "wrong_count", "minus_one", "empty")
 
 
 class State:
-    def __init__(self, delay: float, faults: list[str], share: float, poison: str) -> None:
-        self.delay, self.faults, self.share, self.poison = delay, faults, share, poison
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.delay, self.share, self.poison = options.delay, options.share, options.poison
+        self.faults = [name for name in options.faults.split(",") if name]
+        self.formats, self.refusal = options.formats.split(","), options.refusal
+        self.formats_seen: collections.Counter[str] = collections.Counter()
         self.tries: collections.Counter[str] = collections.Counter()
         self.faults_made: collections.Counter[str] = collections.Counter()
         self.requests = self.in_flight = self.peak = 0
@@ -35,6 +38,7 @@ class State:
             "samples": self.samples,
             "faults": dict(self.faults_made),
             "retry_after_broken": self.retry_after_broken,
+            "formats": dict(self.formats_seen),
             "keys": sorted(set(self.keys)),
         }
 
@@ -87,7 +91,7 @@ def reply_to(request: dict, fault: str | None) -> str:
     else:
         subject = re.findall(r"\w{6,}", user)[1]
         value = {f"question_{n}": f"What is the use of {subject} in case {n}?" for n in range(1, 4)}
-        assert "question_1" in schema
+        assert "question_1" in schema or "json_schema" not in schema
     text = json.dumps(value)
     if fault == "truncated":
         return text[: len(text) // 3]
@@ -152,12 +156,17 @@ async def serve(writer: asyncio.StreamWriter, request: dict, body: bytes, state:
         state.faults_made[fault] += 1
     # a tenth more or less: no server answers 64 requests in the same instant
     await asyncio.sleep(state.delay * (0.9 + 0.2 * int(name[12:16], 16) / 0xFFFF))
+    form = request.get("response_format", {"type": "none"})["type"]
+    state.formats_seen[form] += "input" not in request
     if "input" in request:
         await answer(writer, *embeddings(request["input"]))
         return True
     if fault == "429":
         state.refused[name] = loop.time()
         await answer(writer, 429, '{"error": {"message": "slow down"}}', "Retry-After: 1\r\n")
+    elif form not in state.formats:
+        text = f"This response_format type is unavailable now: {form}"
+        await answer(writer, state.refusal, json.dumps({"error": {"message": text}}))
     elif fault == "500":
         await answer(writer, 500, '{"error": {"message": "internal"}}')
     elif fault == "hang":
@@ -170,6 +179,9 @@ async def serve(writer: asyncio.StreamWriter, request: dict, body: bytes, state:
         await answer(writer, 200, "<html>proxy login</html>")
     else:
         content = reply_to(request, fault)
+        if form == "none":
+            # as models talk that no grammar holds
+            content = f"Sure! Here it is:\n```json\n{content}\n```\nLet me know if you need more."
         choice = {"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}
         usage = {"prompt_tokens": len(body) // 4, "completion_tokens": len(content) // 4, "total_tokens": 1}
         value = {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
@@ -200,8 +212,9 @@ async def main() -> None:
     parser.add_argument("--faults", default="")
     parser.add_argument("--share", type=float, default=0.0)
     parser.add_argument("--poison", default="")
-    options = parser.parse_args()
-    state = State(options.delay, [name for name in options.faults.split(",") if name], options.share, options.poison)
+    parser.add_argument("--formats", default="json_schema,json_object,none", help="response formats it knows")
+    parser.add_argument("--refusal", type=int, default=400, help="status of its answer to another")
+    state = State(parser.parse_args())
     server = await asyncio.start_server(lambda r, w: handle(r, w, state), "127.0.0.1", 0, limit=1 << 26, backlog=512)
     watcher = asyncio.create_task(watch(state))
     print(server.sockets[0].getsockname()[1], flush=True)

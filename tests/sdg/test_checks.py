@@ -6,11 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scripts.sdg import simple
+from scripts.sdg.answers import missing, says_too_little
 from scripts.sdg.checks import AMBIGUOUS, TOO_EASY, Coverage, Standing, marks, repeated_across, standing_of
 from scripts.sdg.filters import fault
 from scripts.sdg.generated import ARTIFACT_TYPES
 from scripts.sdg.headings import code_blocks, headings, tables
 from scripts.sdg.llm_free_extra import extra_pairs
+from scripts.sdg.mixing import limit_llm_free
 from scripts.sdg.report import check_records, draw, redacted, summary
 from scripts.sdg.simple import read_questions
 from tests.sdg.conftest import records
@@ -70,10 +73,101 @@ def test_repetitions_are_found_over_blocks_as_within_one() -> None:
         ("When does it apply to wing flutter?", "names no subject"),
         ("How did the flutter in question 1 arise?", "speaks of the prompt"),
         ("What tax applies to imported cheese wheels?", "shares no word with its passage"),
+        ("Can you give an example of wing flutter?", "speaks of the prompt"),
+        ("Which of the following is wing flutter?", "speaks of the prompt"),
+        ("How does wing flutter affect the flutter of a wing?", "repeats itself"),
+        ("What is wing flutter has been measured before?", "malformed"),
+        ("Which is wing flutter in a wing tunnel?", "malformed"),
     ],
 )
 def test_faults(question: str, reason: str) -> None:
     assert fault(question, PASSAGES[1]) == reason
+
+
+PASSAGE = (
+    "Two pumps of type Zeta 90 feed the boiler since 1987. They are used to keep the pressure at four bar, because a "
+    "lower one would let the turbine stall. The largest gain over the old piston pump is a quiet run."
+)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "How many pumps feed the boiler?",
+        "What are the 2 pumps that feed the boiler?",
+        "What is the purpose of the pumps?",
+        "Why is the pressure kept at 4 bar?",
+        "When were the Zeta pumps put in?",
+        "What is the main advantage of Zeta 90 over a piston pump?",
+        "What is the greatest pressure at the boiler?",
+        "What is the largest gain of the new pump?",
+        "What is an interest rate of the pump?",
+        "Wozu dienen die Pumpen am Kessel?",
+    ],
+)
+def test_what_a_passage_says_may_be_asked_for(question: str) -> None:
+    assert missing(question, PASSAGE) is None
+
+
+@pytest.mark.parametrize(
+    ("question", "reason"),
+    [
+        ("What are the three pumps of the boiler?", "number"),
+        ("How long does a type 95 pump last?", "number"),
+        ("How does the Siemens pump feed the boiler?", "name"),
+        ("How do the pumps feed the boiler, and what is their price?", "two things"),
+        ("What is the fastest pump of the boiler?", "what its passage does not say"),
+        ("What is the most expensive pump?", "what its passage does not say"),
+        ("What is the best pump for the boiler?", "what its passage does not say"),
+        ("What are the disadvantages of the pumps?", "what its passage does not say"),
+    ],
+)
+def test_what_a_passage_lacks_is_noticed(question: str, reason: str) -> None:
+    assert reason in missing(question, PASSAGE)
+
+
+def test_purposes_and_reasons_leave_traces() -> None:
+    assert missing("Why do the pumps stall?", "The pumps stall at noon.")
+    assert missing("What is the purpose of the pumps?", "The pumps stall at noon.")
+    assert missing("How many pumps stall?", "The pumps stall at noon.")
+
+
+def test_a_segment_says_more_than_the_question() -> None:
+    assert says_too_little("What is the effect of sweep on wings?", "The effect of sweep on wings is discussed.")
+    assert not says_too_little("How many pumps feed the boiler?", PASSAGE)
+
+
+def test_words_of_identifiers_count() -> None:
+    coverage = Coverage(["block_size sets the rows", "other text"])
+    assert coverage("What is the block size?", "block_size sets the rows") == 1
+    assert coverage("What is block_size?", "the size of a block") == 0
+
+
+def test_a_question_that_fills_the_grammar_was_cut_and_politeness_is_taken_off() -> None:
+    def pair(text: str) -> dict:
+        return simple._pair(text, 1, 0.0)
+
+    assert "cut_off" not in pair("What is " + "a" * 100 + "?")
+    assert pair("What " + "ab " * 46 + "ab?")["cut_off"]
+    questions, _ = read_questions(json.dumps({"q": "Can you explain how  a pump works?", "r": "Can a pump stall?"}))
+    assert questions == ["How a pump works?", "Can a pump stall?"]
+
+
+@pytest.mark.parametrize(("share", "kept"), [(1, 30), (0.5, 10), (0.75, 30), (0.2, 2), (0, 0)])
+def test_pairs_without_a_model_have_at_most_their_share(share: float, kept: int) -> None:
+    def document(number: int) -> dict:
+        made = [{"question": f"m{number}", "query_type": "contextual"}]
+        made += [{"question": f"f{number}-{n}", "query_type": "cloze", "llm_free": True} for n in range(3)]
+        return {"source_id": f"{number}.txt", "qa_generation": {"pairs": made}}
+
+    documents = [document(number) for number in range(10)]
+    reasons: list[list[str | None]] = [[None] * 4 for _ in documents]
+    limit_llm_free(documents, reasons, share)
+    assert [row[0] for row in reasons] == [None] * 10
+    assert sum(reason is None for row in reasons for reason in row[1:]) == kept
+    if share == 0.5:
+        # from many documents, not the first few
+        assert sum(any(reason is None for reason in row[1:]) for row in reasons) > 5
 
 
 def test_keywords_may_be_short_and_copied() -> None:

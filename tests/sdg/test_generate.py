@@ -69,6 +69,33 @@ def test_fifty_documents_through_every_fault_are_complete_or_in_the_ledger(tmp_p
     assert len(failed) < 25
 
 
+@pytest.mark.parametrize("style", ["full", "simple"])
+@pytest.mark.parametrize(
+    ("formats", "status"), [("json_object,none", 400), ("json_object,none", 500), ("none", 422), ("none", 500)]
+)
+def test_a_server_that_knows_no_schema_is_asked_for_less_and_gives_the_same_pairs(
+    tmp_path: Path, endpoint: Any, style: str, formats: str, status: int
+) -> None:
+    made = records(4)
+    pairs = []
+    for number, arguments in enumerate([(), ("--formats", formats, "--refusal", str(status))]):
+        work = tmp_path / str(number)
+        work.mkdir()
+        with endpoint(*arguments) as server:
+            config = configuration(work, server.url, sdg__style=style, llm__max_retries=0)
+            done = run(work, [dict(record) for record in made], config, parallel=2)
+            seen = server.log()["formats"]
+        pairs.append([[pair["question"] for pair in record["qa_generation"]["pairs"]] for record in done])
+        assert ledger(work) == []
+    assert pairs[0] == pairs[1]
+    assert all(len(questions) == 4 for questions in pairs[0]) or style == "simple"
+    # each thread may find out by itself, but no request is refused twice the same way
+    assert 1 <= seen["json_schema"] <= 2 * 3
+    weakest = formats.split(",", maxsplit=1)[0]
+    assert seen[weakest] > seen["json_schema"] or style == "simple"
+    assert ("none" in seen) == (weakest == "none")
+
+
 def test_a_document_that_always_fails_is_named_and_retried_alone(tmp_path: Path, endpoint: Any) -> None:
     made = records(12)
     with endpoint("--poison", "number 5 holds") as server:

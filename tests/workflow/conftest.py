@@ -110,7 +110,14 @@ def make_workspace(base: Path, model: Path, documents: Path) -> Workspace:
         "corpus_dir": str(documents),
         "model": {"base_model": str(model), "query_prefix": "query:", "passage_prefix": "", "passage_max_length": 128},
         "llm": {"local": {"model_dir": str(GENERATOR_FOLDER)}},
-        "sdg": {"sample_documents": 12, "num_pairs": 3, "llm_free_pairs": 2, "round_trip_top_k": 50},
+        # of so few questions of so small a model the checks would leave none
+        "sdg": {
+            "sample_documents": 12,
+            "num_pairs": 3,
+            "llm_free_pairs": 2,
+            "round_trip_top_k": 50,
+            "question_checks": False,
+        },
         "prep": {"train_ratio": 0.5, "val_ratio": 0.2, "test_ratio": 0.3},
         "finetune": {"num_epochs": 1, "global_batch_size": 16, "local_batch_size": 16, "learning_rate": 1e-4},
     }

@@ -21,5 +21,14 @@
   }
 
   for (const control of [kind, set, words]) control.addEventListener("input", filter);
+  // paper has no folds
+  const folded = [];
+  window.addEventListener("beforeprint", () => {
+    folded.push(...document.querySelectorAll(".example:not([open])"));
+    for (const node of folded) node.open = true;
+  });
+  window.addEventListener("afterprint", () => {
+    for (const node of folded.splice(0)) node.open = false;
+  });
   document.getElementById("filter").addEventListener("submit", (event) => event.preventDefault());
 })();

@@ -1,0 +1,109 @@
+"""What a question asks for that its passage must have: small models ask for what is not there.
+
+A question is no proof that there is an answer. But what it asks for leaves traces in a text that says it: a number, a
+name, a reason, a purpose. Where the trace is missing, so is the answer. The traces are those of English; questions in
+other languages have none of the openings, and are let pass.
+"""
+
+import re
+
+from scripts.sdg.filters import content_words, stem
+
+# Content words that a passage must have besides those of the question: a heading alone, or a sentence that only names
+# the subject, answers nothing
+FEWEST_NEW = 10
+_NUMERALS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+# "one" is rarely a number
+_NUMBER = re.compile(rf"\b(?:\d+(?:\.\d+)?|{'|'.join(_NUMERALS[2:])})", re.IGNORECASE)
+# A word with a capital that opens no sentence; in German every noun has one, so the question must be English
+_NAME = re.compile(r"(?<=[a-z0-9,)] )\(?([A-Z][\w-]*\w)")
+_ENGLISH = re.compile(r"(what|how|which|why|when|where|who|is|are|does|do|did|can|could|has|have|will|should)\b", re.I)
+_MOST = re.compile(r"\b(?:most|least) (\w+)", re.IGNORECASE)
+# Who asks for one of these may find another of them, each with words of the same kind
+_EXTREMES = tuple(
+    re.compile(rf"\b(?:{words})", re.IGNORECASE)
+    for words in (
+        "maxim|largest|highest|greatest|biggest|upper|peak|at most",
+        "minim|smallest|lowest|least|lower|at least",
+        "best|optim|superior|better|ideal",
+        "worst|slowest|poorest",
+        "fastest|quickest|shortest",
+        "newest|latest|current|recent",
+    )
+)
+_CUES = tuple(
+    (re.compile(asked, re.IGNORECASE), re.compile(rf"\b(?:{said})", re.IGNORECASE))
+    for asked, said in (
+        (
+            r"\b(purpose|aim|goal|objective)s? (of|for|behind)\b",
+            r"purpose (of|is|was)|aim|goal|objective|in order to|so as to|so that|intended|designed (to|for)|"
+            r"used (to|for)|serves?|attempt to|needed|enables?|to (determine|obtain|provide|find|measure|investigate|"
+            r"study|assist|improve|reduce|avoid|facilitate|ensure|prevent)\b",
+        ),
+        (
+            r"\b(advantage|benefit|merit|strength)s?\b",
+            r"advantag|benefi|gain|merit|better|best|improv|efficien|fast|quick|reduc|sav|superior|econom|simpl|eas[iy]|less|"
+            r"more|great|optim|flexib|power|without|no longer",
+        ),
+        (
+            r"\b(disadvantage|limitation|drawback|weakness|challenge)s?\b",
+            r"disadvantag|limit|drawback|weak|challeng|problem|difficult|restrict|cannot|can't|however|fail|error|slow|"
+            r"cost|but|only|not",
+        ),
+        (
+            r"^why\b|\b(reason|cause)s? (for|of|why|behind)\b",
+            r"because|since|due to|therefore|thus|hence|so that|reason|caus|results? (in|of|from)|as a result|leads?|"
+            r"owing|in order|accounts? for|explain|consequen|otherwise|prevent|avoid|if",
+        ),
+        (r"^when\b|\bwhat (year|date)\b", r"when|while|after|before|during|until|if|once|date|year|time|since|\d{4}"),
+        (
+            r"^how (many|much|often|long|far|fast)\b|\bthe number of\b",
+            rf"\d|{'|'.join(_NUMERALS[1:])}|number|pair|single",
+        ),
+    )
+)
+_TWO = re.compile(r",? (and|or) (what|how|why|when|where|which|who|is|are|does|do|can)\b.*\?", re.IGNORECASE)
+_YES_OR_NO = re.compile(
+    r"(is|are|was|were|do|does|did|can|could|has|have|had|will|would|should|must|may)\b", re.IGNORECASE
+)
+
+
+def missing(question: str, passage: str) -> str | None:
+    """Why a passage cannot answer a question, or ``None``.
+
+    Args:
+        question: One line.
+        passage: The text it was asked about, with its title.
+    """
+    if _TWO.search(question):
+        return "asks two things"
+    if numbers(question) - numbers(passage):
+        return "asks about a number that its passage does not have"
+    text = passage.lower()
+    # of names the plural too
+    if _ENGLISH.match(question) and any(name.lower().removesuffix("s") not in text for name in _NAME.findall(question)):
+        return "asks about a name that its passage does not have"
+    if any(
+        asked.search(question) and not said.search(passage)
+        for asked, said in (*_CUES, *zip(_EXTREMES, _EXTREMES, strict=True))
+    ):
+        return "asks for what its passage does not say"
+    if any(word.lower()[:6] not in text for word in _MOST.findall(question)):
+        return "asks for what its passage does not say"
+    return None
+
+
+def says_too_little(question: str, passage: str) -> bool:
+    """Whether a passage has hardly a word besides those of the question."""
+    return len({stem(word) for word in content_words(passage)} - set(map(stem, content_words(question)))) < FEWEST_NEW
+
+
+def is_yes_or_no(question: str) -> bool:
+    """Whether a question states something and asks whether it is so."""
+    return bool(_YES_OR_NO.match(question))
+
+
+def numbers(text: str) -> set[str]:
+    """The numbers of a text, as digits."""
+    found = (match.lower() for match in _NUMBER.findall(text))
+    return {str(_NUMERALS.index(word)) if word in _NUMERALS else word for word in found}
