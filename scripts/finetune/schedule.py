@@ -43,6 +43,9 @@ def make_plan(examples: int, options: dict[str, Any]) -> TrainingPlan:
             batch = small
     steps = max(1, examples // batch)
     total = steps * options["num_epochs"]
+    if options["max_steps"] is not None and total > options["max_steps"]:
+        notes.append(f"steps {total} -> {options['max_steps']} (finetune.max_steps)")
+        total = options["max_steps"]
     warmup, checkpoint, validate = (
         options[name] for name in ("lr_warmup_steps", "checkpoint_every_steps", "val_every_steps")
     )

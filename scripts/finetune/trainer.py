@@ -105,7 +105,8 @@ class Trainer:
         while self.step < self.plan.total_steps and not enough:
             epoch, number = divmod(self.step, self.plan.steps_per_epoch)
             batches = epoch_batches(examples, self.plan.batch_size, self.options["seed"], epoch)
-            for batch in list(batches)[number:]:
+            left = self.plan.total_steps - self.step
+            for batch in list(batches)[number : number + left]:
                 self._one_step(batch, epoch)
                 enough = self._after_step(validate)
                 if enough:
@@ -176,7 +177,11 @@ class Trainer:
         return self.student.backward(rows, loss_of, name)
 
     def _due(self) -> bool:
-        return self.step % self.plan.steps_per_epoch == 0 or self.step % self.plan.validate_every == 0
+        return (
+            self.step % self.plan.steps_per_epoch == 0
+            or self.step % self.plan.validate_every == 0
+            or self.step == self.plan.total_steps
+        )
 
     def _after_step(self, validate: AfterValidation) -> bool:
         due = self._due()

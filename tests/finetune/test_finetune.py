@@ -169,6 +169,14 @@ def test_training_stops_early_and_forgetting_is_guarded(
     assert "ships the best tuned weights all the same" in caplog.text
 
 
+def test_training_ends_within_an_epoch_where_steps_are_bounded(stage1: Path, tiny_model: Path, tmp_path: Path) -> None:
+    result = finetune(**arguments(stage1, tiny_model, tmp_path, max_steps=6))
+    assert result["steps"] == result["plan"]["total_steps"] == 6
+    assert not result["stopped_early"]
+    assert max(row["step"] for row in result["validation"]) == 6
+    assert len(read_rows(tmp_path / "output/training.jsonl")) == 6
+
+
 def test_weights_that_forget_the_general_set_are_refused(
     random_pairs: Path, tiny_model: Path, tmp_path: Path, texts: list[tuple[str, str]], caplog: pytest.LogCaptureFixture
 ) -> None:

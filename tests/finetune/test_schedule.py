@@ -47,6 +47,16 @@ def test_scaling_can_be_switched_off(caplog: pytest.LogCaptureFixture) -> None:
     assert "Training plan" in caplog.text
 
 
+def test_steps_are_bounded_and_the_rate_falls_by_then(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "embed-recipe")
+    plan = make_plan(1000, {**RECIPE, "max_steps": 12})
+    assert (plan.steps_per_epoch, plan.total_steps) == (15, 12)
+    assert "steps 45 -> 12 (finetune.max_steps)" in caplog.text
+    assert plan.validate_every <= 12
+    assert learning_rate(plan.total_steps, plan, 1.0, "cosine") == pytest.approx(0.01)
+    assert make_plan(1000, {**RECIPE, "max_steps": 99}).total_steps == 45
+
+
 def test_the_rate_rises_falls_and_ends_at_a_hundredth() -> None:
     plan = make_plan(6400, {**RECIPE, "auto_scale": False})
     for style in ("cosine", "linear"):
