@@ -138,7 +138,7 @@ rule eval:
             "low_k_tolerance": config["eval"]["nim_metric_low_k_tolerance"],
             "fail": config["eval"]["fail_on_nim_metric_drift"],
         },
-        limits=options("eval", "worthwhile_gain", "min_queries"),
+        limits=options("eval", "decide_on", "worthwhile_gain", "min_queries"),
         require=config["eval"]["require"],
         code=code("eval/eval.py"),
     message:

@@ -43,8 +43,11 @@ def gather(
             ``_test_sets``, differences under ``_comparison``, the decision under ``_verdict``, and ``_metadata``.
         metadata: What ``_metadata`` says besides.
         gate: ``served``, ``tolerance``, ``low_k_tolerance`` and ``fail`` of the drift of a served model.
-        limits: ``worthwhile_gain`` and ``min_queries`` of the verdict.
+        limits: ``decide_on``, ``worthwhile_gain`` and ``min_queries`` of the verdict.
         served_contract: Contract of the served model, if one was evaluated.
+
+    Raises:
+        UserError: ``eval.decide_on`` names no test set.
     """
     by_set: dict[str, dict[str, Any]] = {}
     for path in map(Path, files):
@@ -65,7 +68,11 @@ def gather(
         }
     if drift is not None:
         metadata["nim_metric_comparison"] = drift
-    verdict = decide(compared, main, worthwhile=limits["worthwhile_gain"], fewest=limits["min_queries"], drift=drift)
+    # queries that people typed say more than synthetic ones
+    decides = limits["decide_on"] or next((name for name in by_set if name != HELDOUT), main)
+    if decides not in by_set:
+        raise UserError(f"eval.decide_on is {decides}, which is no test set; there are {', '.join(by_set)}.")
+    verdict = decide(compared, decides, worthwhile=limits["worthwhile_gain"], fewest=limits["min_queries"], drift=drift)
     results = {
         **models,
         "_test_sets": by_set,
@@ -150,6 +157,7 @@ def show(name: str, comparison: dict[str, Any]) -> None:
         table.add_column("change in points", justify="right")
         table.add_column(f"{100 * comparison['confidence']:g} % interval", justify="right")
         table.add_column("p", justify="right")
+        table.add_column("p, corrected", justify="right")
     for metric in next(iter(systems.values())):
         row = [f"{means[metric]:.4f}" for means in systems.values()]
         for difference in tuned:
@@ -157,6 +165,7 @@ def show(name: str, comparison: dict[str, Any]) -> None:
             row += [
                 change(systems["base"][metric], systems["finetuned"][metric]),
                 f"{100 * values['low']:+.1f} to {100 * values['high']:+.1f}",
+                f"{values['p']:.2g}",
                 f"{values['p_adjusted']:.2g}",
             ]
         table.add_row(metric, *row)

@@ -12,9 +12,10 @@ def decide(
 ) -> dict[str, Any]:
     """The verdict on the tuned model.
 
-    It ships when it is surely better on the main set (the whole interval lies above zero, p corrected for all metrics
-    is below the level) and on no set surely worse. It does not when it is surely worse anywhere, or surely not better
-    by what would be worth the change. All else is too little data to say.
+    It ships when it is surely better on the set that decides (the whole interval lies above zero, p is below the level)
+    and on no set surely worse. It does not when it is surely worse anywhere, or surely not better by what would be
+    worth the change. All else is too little data to say. One metric on one set is named beforehand and decides alone,
+    so its p needs no correction for the other metrics (theirs do: ``p_adjusted``).
 
     Args:
         comparisons: By test set, what ``scripts.eval.compare`` wrote.
@@ -65,7 +66,7 @@ def _evidence(comparison: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _surely_worse(row: dict[str, Any], comparison: dict[str, Any]) -> bool:
-    return row["high"] < 0 and row["p_adjusted"] < 1 - comparison["confidence"]
+    return row["high"] < 0 and row["p"] < 1 - comparison["confidence"]
 
 
 def _on_main(
@@ -80,7 +81,7 @@ def _on_main(
             f"The queries of {main} come from {row['groups']} documents; "
             f"below {FEWEST_GROUPS} nothing is decided ({words})."
         )
-    if row["low"] > 0 and row["p_adjusted"] < level:
+    if row["low"] > 0 and row["p"] < level:
         return SHIP, f"On {main} the tuned model is surely better: {words}."
     if _surely_worse(row, comparison):
         return DO_NOT_SHIP, f"On {main} the tuned model is surely worse: {words}."
@@ -102,7 +103,7 @@ def _on_main(
 def _words(row: dict[str, Any], metric: str) -> str:
     return (
         f"{metric} {100 * row['delta']:+.1f} points, interval {100 * row['low']:+.1f} to {100 * row['high']:+.1f}, "
-        f"p = {row['p_adjusted']:.2g}, {row['queries']} queries"
+        f"p = {row['p']:.2g}, {row['queries']} queries"
     )
 
 

@@ -53,7 +53,7 @@ def fill_output(output: Path, *, other_stages: bool) -> Path:
         evaluation / "eval_results.json",
         metadata={"base_model": "a", "finetuned_model_path": "b"},
         gate={"served": "nim", "tolerance": 0.01, "low_k_tolerance": 0.03, "fail": False},
-        limits={"worthwhile_gain": 0.01, "min_queries": 30},
+        limits={"decide_on": None, "worthwhile_gain": 0.01, "min_queries": 30},
     )
     if other_stages:
         write_other_stages(output)

@@ -62,6 +62,15 @@ def test_decisions(main: dict[str, Any], decision: str, words: str) -> None:
     assert words in found["reasons"][0]
 
 
+def test_the_metric_named_beforehand_needs_no_correction_for_the_others() -> None:
+    named = comparison(0.02, 0.001, 0.04, p=0.04)
+    for row in named["differences"][0]["metrics"].values():
+        row["p_adjusted"] = 0.3
+    found = decide({"heldout": named}, "heldout", worthwhile=0.01, fewest=30, drift=None)
+    assert found["decision"] == "ship"
+    assert "p = 0.04" in found["reasons"][0]
+
+
 def test_a_set_on_which_it_is_surely_worse_forbids_shipping() -> None:
     found = verdict(comparison(0.05, 0.02, 0.08), human=comparison(-0.05, -0.08, -0.01))
     assert found["decision"] == "do_not_ship"
@@ -130,7 +139,7 @@ def files(tmp_path: Path) -> dict[str, Any]:
     return {"files": evaluations, "comparisons": comparisons}
 
 
-def gathered(files: dict[str, Any], target: Path) -> dict[str, Any]:
+def gathered(files: dict[str, Any], target: Path, **limits: Any) -> dict[str, Any]:
     served_contract = target.parent / "contract.json"
     Contract(
         model="tuned", weights_sha256="x", dimension=96, pooling="avg", l2_normalize=True, query_prefix="",
@@ -139,7 +148,7 @@ def gathered(files: dict[str, Any], target: Path) -> dict[str, Any]:
     return gather(
         **files, target=target, served_contract=served_contract,
         metadata={"k_values": [1, 10], "nim_url": "http://me:hunter2@localhost:1"}, gate=GATE,
-        limits={"worthwhile_gain": 0.01, "min_queries": 30},
+        limits={"decide_on": None, "worthwhile_gain": 0.01, "min_queries": 30, **limits},
     )  # fmt: skip
 
 
@@ -162,6 +171,14 @@ def test_the_file_keeps_the_recipes_shape(files: dict[str, Any], tmp_path: Path)
     assert "wins" not in results["_comparison"]["human"]
     assert set(results["_test_sets"]["human"]) == {"base", "finetuned", "nim", "bm25"}
     assert results["_verdict"]["decision"] == "do_not_ship"
+
+
+def test_queries_of_people_decide_unless_another_set_is_named(files: dict[str, Any], tmp_path: Path) -> None:
+    target = tmp_path / "eval_results.json"
+    assert gathered(files, target)["_verdict"]["test_set"] == "human"
+    assert gathered(files, target, decide_on="heldout")["_verdict"]["test_set"] == "heldout"
+    with pytest.raises(UserError, match=r"eval\.decide_on is humans, which is no test set; there are heldout, human"):
+        gathered(files, target, decide_on="humans")
 
 
 def test_a_refusal_keeps_a_copy_of_the_results(files: dict[str, Any], tmp_path: Path) -> None:
