@@ -24,6 +24,8 @@ Blocks = Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
 RECALL, RECALL_AT, RECALL_SAMPLE = 0.97, 100, 256
 # Passages a centroid is trained with, at least 39 by FAISS's advice
 PER_CENTROID = 50
+# Scores of float16 vectors are this far off at most (unit vectors), and the order of so many neighbours may be
+SLACK, MORE = 2e-3, 8
 # FAISS on a GPU returns no more than this
 MOST_ON_GPU = 2048
 SEED = 20241124
@@ -54,7 +56,7 @@ class IndexFinder:
     Approximate is an inverted file (Sivic and Zisserman 2003; Jégou et al. 2011) of float16 vectors: 2 bytes a value
     stay in memory. The number of lists that are looked through is doubled until a sample of the questions finds 97 % of
     their true neighbours, so that the quality is measured, not assumed. Scores are computed again from the store's
-    vectors.
+    vectors. Questions whose limit passes over all that the index returns are searched exactly.
 
     Args:
         blocks: The passages.
@@ -99,6 +101,7 @@ class IndexFinder:
             bar.update(len(vectors))
         bar.close()
         self.index = to_gpus(index) if self.on_gpu else index
+        self._exactly = exact(blocks, len(rows), query_block)
         if approximate:
             self._look_through(blocks, queries)
 
@@ -111,47 +114,70 @@ class IndexFinder:
         most = min(len(self.rows), MOST_ON_GPU) if self.on_gpu else len(self.rows)
         bar = progress(len(queries), "mine", "question")
         depth = min(most, count + 32 + max(map(len, barred), default=0))
+        unfilled: list[int] = []
         while len(open_questions):
             again = []
             for start in range(0, len(open_questions), self.query_block):
                 part = open_questions[start : start + self.query_block]
                 scores, places = self.index.search(np.ascontiguousarray(queries[part], np.float32), depth)
                 for index, row_scores, row_places in zip(part.tolist(), scores, places, strict=True):
-                    kept, whole = self._kept(row_scores, row_places, float(limits[index]), barred[index], count)
+                    limit = float(limits[index])
+                    ranked, whole = self._ranked(row_scores, row_places, limit, barred[index], count)
+                    kept = self._below(queries[index], ranked, limit)[:count]
                     if len(kept) < count and whole and depth < most:
                         again.append(index)
                         continue
-                    found[index] = self._scored_again(queries[index], kept, float(limits[index]))
                     bar.update(1)
+                    if len(kept) < count and self._has_more(whole, depth):
+                        unfilled.append(index)
+                        continue
+                    found[index] = kept
             open_questions, depth = np.array(again, np.int64), min(most, 4 * depth)
         bar.close()
+        if unfilled:
+            log.info("%d questions are searched exactly: their limits pass over what the index returns", len(unfilled))
+            chosen = np.array(unfilled)
+            rest = self._exactly(queries[chosen], limits[chosen], [barred[i] for i in unfilled], count)
+            for index, candidates in zip(unfilled, rest, strict=True):
+                found[index] = candidates
         return found
 
-    def _kept(
+    def _has_more(self, whole: bool, depth: int) -> bool:
+        """Whether there are passages beyond a result list that ended."""
+        return depth < len(self.rows) if whole else self.facts.get("probes", 0) < self.facts.get("lists", 0)
+
+    def _ranked(
         self, scores: np.ndarray, places: np.ndarray, limit: float, barred: set[int], count: int
     ) -> tuple[list[Candidate], bool]:
-        """Candidates of one result list, and whether the index might have more."""
-        whole = bool(places[-1] >= 0)
-        kept: list[Candidate] = []
+        """Candidates near the limit and below, of one result list, and whether the list is as long as was asked for."""
+        slack, wanted = (0.0, count) if self.facts["index"] == "flat" else (SLACK, count + MORE)
+        ranked: list[Candidate] = []
         rank = 0
         for score, place in zip(scores.tolist(), places.tolist(), strict=True):
-            if place < 0 or len(kept) == count:
+            if place < 0 or len(ranked) == wanted:
                 break
             row = int(self.rows[place])
             if row in barred:
                 continue
             rank += 1
-            if score <= limit:
-                kept.append(Candidate(row, score, rank))
-        return kept, whole
+            if score <= limit + slack:
+                ranked.append(Candidate(row, score, rank))
+            if slack and score > limit and ranked:
+                # may yet turn out to lie above the limit
+                wanted += 1
+        return ranked, bool(places[-1] >= 0)
 
-    def _scored_again(self, query: np.ndarray, kept: list[Candidate], limit: float) -> list[Candidate]:
-        if not kept or self.facts["index"] == "flat":
-            return kept
-        exact_scores = (self._vectors_of([candidate.row for candidate in kept]) @ query).tolist()
-        pairs = [(score, c.row) for score, c in zip(exact_scores, kept, strict=True) if score <= limit]
-        ordered = sorted(pairs, key=lambda pair: (-pair[0], pair[1]))
-        return [Candidate(row, score, c.rank) for (score, row), c in zip(ordered, kept, strict=False)]
+    def _below(self, query: np.ndarray, ranked: list[Candidate], limit: float) -> list[Candidate]:
+        """Those of the candidates that lie below the limit by their exact scores."""
+        if not ranked or self.facts["index"] == "flat":
+            return ranked
+        scores = (self._vectors_of([candidate.row for candidate in ranked]) @ query).tolist()
+        order = sorted(range(len(ranked)), key=lambda i: (-scores[i], ranked[i].row))
+        return [
+            Candidate(ranked[i].row, scores[i], place.rank)
+            for i, place in zip(order, ranked, strict=True)
+            if scores[i] <= limit
+        ]
 
     def _look_through(self, blocks: Blocks, queries: np.ndarray) -> None:
         chosen = np.random.default_rng(SEED).permutation(len(queries))[:RECALL_SAMPLE]
