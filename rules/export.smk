@@ -36,6 +36,7 @@ rule export_onnx:
             "export_dtype",
             "attn_implementation",
             "use_dimension_arg",
+            "for_loaders",
         ),
         code=code("export/export_onnx.py"),
     message:
