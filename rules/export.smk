@@ -1,14 +1,13 @@
 """Stage 4: the tuned model as ONNX, on request as a TensorRT plan, checked against PyTorch.
 
-inputs: the tuned model's folder, a test set
-optional inputs: export.model_path (own checkpoint with contract.json)
-outputs: stage4_export/onnx/, stage4_export/tensorrt/ (export.export_to_trt), stage4_export/export.json with
-parity.svg, .png and .csv, and when asked for (rule export_variants) stage4_export/variants/
+inputs: the tuned model's folder (or export.model_path, an own one with contract.json), a test set
+optional inputs: none
+outputs: stage4_export/: onnx/, tensorrt/ (export.export_to_trt), export.json with parity.svg, .png and .csv, and when
+asked for (rule export_variants) variants/
 """
 
 EXPORT = "stage4_export"
 CHECKPOINT = config["export"]["model_path"] or CONSOLIDATED
-# texts for the parity check and for calibration
 PARITY_SET = TEST_SETS.get("heldout") or next(iter(TEST_SETS.values()))
 TENSORRT = config["export"]["export_to_trt"]
 QUANTIZED = bool(config["export"]["quant_cfg"])
@@ -36,6 +35,7 @@ rule export_onnx:
             "export_dtype",
             "attn_implementation",
             "use_dimension_arg",
+            "for_loaders",
         ),
         code=code("export/export_onnx.py"),
     message:

@@ -29,6 +29,8 @@ class Pooling(torch.nn.Module):
 class EmbeddingGraph(torch.nn.Module):
     """Token ids to vectors under a contract."""
 
+    output = "embeddings"
+
     def __init__(self, model: torch.nn.Module, contract: Contract) -> None:
         super().__init__()
         self.model = model
@@ -54,7 +56,21 @@ class EmbeddingGraph(torch.nn.Module):
         return normalize(vectors) if self.l2_normalize else vectors
 
 
-def example_inputs(graph: EmbeddingGraph, *, use_dimensions: bool) -> tuple[torch.Tensor, ...]:
+class TokenGraph(torch.nn.Module):
+    """Token ids to token states, for loaders that pool themselves."""
+
+    output = "last_hidden_state"
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Float32 states ``[batch, tokens, width]`` of ids and mask, each ``[batch, tokens]`` int64."""
+        return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
+
+
+def example_inputs(graph: EmbeddingGraph | TokenGraph, *, use_dimensions: bool) -> tuple[torch.Tensor, ...]:
     """A padded batch to trace with: a full mask would let the model leave out its masking."""
     device = next(graph.parameters()).device
     ids = torch.arange(1, 22, device=device).view(3, 7)
@@ -64,7 +80,7 @@ def example_inputs(graph: EmbeddingGraph, *, use_dimensions: bool) -> tuple[torc
     return (*inputs, torch.tensor([1, 2, 3], device=device)) if use_dimensions else inputs
 
 
-def write_graph(graph: EmbeddingGraph, target: Path, *, opset: int, use_dimensions: bool) -> None:
+def write_graph(graph: EmbeddingGraph | TokenGraph, target: Path, *, opset: int, use_dimensions: bool) -> None:
     """Trace the graph into ``target``, with ``<target>.data`` beside it when the weights need that.
 
     Raises:
@@ -72,7 +88,8 @@ def write_graph(graph: EmbeddingGraph, target: Path, *, opset: int, use_dimensio
     """
     names = ["input_ids", "attention_mask", "dimensions"][: 3 if use_dimensions else 2]
     tokens = {0: "batch_size", 1: "seq_length"}
-    axes = dict.fromkeys(names[:2], tokens) | {"embeddings": {0: "batch_size", 1: "embedding_dim"}}
+    axes = dict.fromkeys(names[:2], tokens)
+    axes[graph.output] = {0: "batch_size", 1: "embedding_dim"} if isinstance(graph, EmbeddingGraph) else tokens
     if use_dimensions:
         axes["dimensions"] = {0: "batch_size"}
     # weights beyond the limit are first written as one file each
@@ -87,7 +104,7 @@ def write_graph(graph: EmbeddingGraph, target: Path, *, opset: int, use_dimensio
                     dynamo=False,
                     opset_version=opset,
                     input_names=names,
-                    output_names=["embeddings"],
+                    output_names=[graph.output],
                     dynamic_axes=axes,
                 )
         except (RuntimeError, TypeError, ValueError, AttributeError) as error:

@@ -11,6 +11,7 @@ from scripts.common.encoder import TorchEncoder, open_encoder
 from scripts.common.errors import UserError
 from scripts.common.job import job, log
 from scripts.common.models import resolve_model
+from scripts.export.sentence_transformers_files import write_loader_folder
 
 
 def export_onnx(
@@ -21,6 +22,7 @@ def export_onnx(
     dtype: str,
     attention: str,
     use_dimensions: bool,
+    for_loaders: bool = False,
 ) -> Contract:
     """Write a folder with ``model.onnx`` and all that a server needs; it appears whole.
 
@@ -31,6 +33,8 @@ def export_onnx(
         dtype: ``fp32`` or ``fp16`` weights; vectors are float32 either way.
         attention: Attention written into the graph, ``eager`` or ``sdpa``.
         use_dimensions: Whether the graph has the input ``dimensions``.
+        for_loaders: Whether the folder is to work in sentence-transformers, optimum and text-embeddings-inference too,
+            which takes a second graph.
 
     Returns:
         The contract of the export.
@@ -55,6 +59,8 @@ def export_onnx(
         write_graph(graph, work / "model.onnx", opset=opset, use_dimensions=use_dimensions)
         copy_tokenizer(folder, work)
         shutil.copyfile(folder / "config.json", work / "config.json")
+        if for_loaders:
+            write_loader_folder(graph.model, encoder.contract, work, opset=opset)
         contract = dataclasses.replace(
             encoder.contract, model=".", revision=None, backend="onnx", weights_sha256=weights_digest(work)
         )
@@ -98,4 +104,5 @@ if __name__ == "__main__":
             dtype=snakemake.params.options["export_dtype"],  # noqa: F821
             attention=snakemake.params.options["attn_implementation"],  # noqa: F821
             use_dimensions=snakemake.params.options["use_dimension_arg"],  # noqa: F821
+            for_loaders=snakemake.params.options["for_loaders"],  # noqa: F821
         )

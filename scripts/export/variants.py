@@ -24,6 +24,7 @@ from scripts.common.onnx_variants import (
 )
 from scripts.export.parity import Measured, problems
 from scripts.export.samples import spread
+from scripts.export.sentence_transformers_files import FOLDER as LOADERS
 
 # Whose limits a variant is held to; others have their own
 PRECISION = {"fused": "fp32"}
@@ -85,7 +86,7 @@ def write_variants(
 
 def make(name: str, source: Path, folder: Path, batches: list[Batch]) -> None:
     """Write one variant of the export in ``source`` as a folder of its own, contract included."""
-    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("model.onnx*", "contract.json"))
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("model.onnx*", "contract.json", LOADERS))
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         fused = folder / "model.onnx" if name == "fused" else Path(scratch, "fused.onnx")
         fuse(source / "model.onnx", fused)

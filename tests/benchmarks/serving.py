@@ -150,6 +150,8 @@ def main() -> int:
                 *(str(arguments.infinity / "bin" / "infinity_emb"), "v2", "--model-id", source, "--port", port),
                 *("--served-model-name", "m", "--url-prefix", "/v1", "--device", "cpu", "--no-bettertransformer"),
             ]
+        else:
+            print(json.dumps({"server": "infinity-emb", "skipped": "--infinity names no virtual environment with it"}))
         environment = {"OMP_NUM_THREADS": str(arguments.threads), "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
         for name in arguments.only or commands:
             command = commands[name]

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from scripts.common.beir import read_beir
-from scripts.common.contract import Contract, weights_digest
+from scripts.common.contract import Contract, check_against_folder, weights_digest
 from scripts.common.encoder import open_encoder, pad
 from scripts.common.errors import UserError
 from scripts.common.onnx_encoder import OnnxEncoder
@@ -138,6 +138,38 @@ def test_plain_onnx_runtime_gives_the_checkpoints_vectors(tiny_model: Path, expo
     ids, mask = pad(encoder.tokenize(TEXTS, "passage"))
     feed = {"input_ids": ids, "attention_mask": mask, "dimensions": np.full(len(ids), 384)}
     np.testing.assert_allclose(session.run(None, feed)[0], encoder.encode(TEXTS, "passage"), atol=1e-5)
+
+
+def test_the_folder_serves_loaders_that_pool_themselves(tiny_model: Path, test_set: Path, tmp_path: Path) -> None:
+    import onnxruntime
+
+    folder = exported_from(tiny_model, tmp_path / "onnx", for_loaders=True)
+    gate(tiny_model, folder, test_set, tmp_path / "export.json")
+    session = onnxruntime.InferenceSession(
+        str(folder / "sentence_transformers" / "model.onnx"), providers=["CPUExecutionProvider"]
+    )
+    assert [item.name for item in session.get_inputs()] == ["input_ids", "attention_mask"]
+    assert [item.name for item in session.get_outputs()] == ["last_hidden_state"]
+    encoder = open_encoder(folder / "contract.json")
+    ids, mask = pad(encoder.tokenize(TEXTS, "passage"))
+    states = session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+    means = (states * mask[..., None]).sum(axis=1) / mask.sum(axis=1, keepdims=True)
+    vectors = means / np.linalg.norm(means, axis=1, keepdims=True)
+    np.testing.assert_allclose(vectors, encoder.encode(TEXTS, "passage"), atol=1e-5)
+    # what the folder says of itself is what the contract says
+    contract = Contract.load(folder / "contract.json")
+    check_against_folder({**dataclasses.asdict(contract), "base_model": "."}, folder / "sentence_transformers")
+
+
+def test_sentence_transformers_loads_the_folder(tiny_model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("optimum.onnxruntime", reason="optimum-onnx 0.1 does not go with transformers 5")
+    from sentence_transformers import SentenceTransformer
+
+    folder = exported_from(tiny_model, tmp_path / "onnx", for_loaders=True)
+    theirs = SentenceTransformer(str(folder / "sentence_transformers"), backend="onnx").encode(
+        TEXTS, prompt_name="document"
+    )
+    np.testing.assert_allclose(theirs, open_encoder(folder / "contract.json").encode(TEXTS, "passage"), atol=1e-5)
 
 
 def test_large_weights_go_into_one_file_beside_the_graph(exported: Path, tmp_path: Path) -> None:
