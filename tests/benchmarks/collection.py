@@ -4,9 +4,9 @@
     python -m tests.benchmarks.collection ../shared/collections/{cranfield,cacm} --work output/bench --seeds 42 43 44
 
 A collection (BEIR layout) is used as a user's corpus: its documents are written as files, its queries and judgements
-are seen by the evaluation alone. More options go to Snakemake as ``--config`` entries: ``finetune.num_epochs=1``. Seeds
-share documents, questions and the base's vectors; what was done is not done again. The table is printed and kept as
-``tuning.md`` and ``tuning.json`` in the folder of ``--work``.
+are seen by the evaluation alone. More options, written before ``--seeds``, go to Snakemake as ``--config`` entries:
+``finetune.num_epochs=1``. Seeds share documents, questions and the base's vectors; what was done is not done again. The
+table is printed and kept as ``tuning.md`` and ``tuning.json`` in the folder of ``--work``.
 """
 
 import argparse
