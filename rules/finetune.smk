@@ -46,6 +46,7 @@ rule finetune:
     threads: 8
     resources:
         **on_gpu(config["finetune"]["num_gpus"]),
+        nodes=config["finetune"]["num_nodes"],
         mem_mb=16000,
         runtime=1440,
     params:

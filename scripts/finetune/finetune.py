@@ -206,10 +206,10 @@ def _publish(
     return {**summary, "weights_sha256": tuned.weights_sha256}
 
 
-def run(arguments: dict[str, Any], processes: int) -> dict[str, Any]:
-    """:func:`finetune` in this process, or in several on this node's GPUs."""
-    if processes > 1:
-        return start_processes(arguments, processes, Path(arguments["cache"], "finetune"))
+def run(arguments: dict[str, Any], processes: int, nodes: int = 1) -> dict[str, Any]:
+    """:func:`finetune` in this process, or in several: one on each GPU of each node."""
+    if processes > 1 or nodes > 1:
+        return start_processes(arguments, max(1, processes), Path(arguments["cache"], "finetune"), nodes)
     return finetune(**arguments)
 
 
@@ -229,5 +229,6 @@ if __name__ == "__main__":
                 "code": snakemake.params.code,  # noqa: F821
             },
             int(snakemake.resources.get("gpu", 0)),  # noqa: F821
+            options["num_nodes"],
         )
         write_json(snakemake.output.report, result)  # noqa: F821

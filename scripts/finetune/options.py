@@ -2,5 +2,5 @@
 
 # Options that change no weights: another value neither reruns the stage nor starts training afresh
 WITHOUT_EFFECT = frozenset(
-    {"checkpoint_every_steps", "save_total_limit", "report_to", "num_gpus", "sweep", "data_curve"}
+    {"checkpoint_every_steps", "save_total_limit", "report_to", "num_gpus", "num_nodes", "sweep", "data_curve"}
 )

@@ -1,12 +1,18 @@
-"""The processes that train together, and how they are started: torchrun, one process on each GPU."""
+"""The processes that train together, and how they are started: torchrun, one process on each GPU.
+
+On several nodes Slurm's ``srun`` starts a torchrun on each, and these meet at the first node (torchrun's c10d
+rendezvous, https://docs.pytorch.org/docs/stable/elastic/run.html).
+"""
 
 import dataclasses
 import datetime
 import json
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Iterable
+import uuid
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +84,41 @@ class World:
         return torch.tensor([value], device="cuda" if distributed.get_backend() == "nccl" else "cpu")
 
 
-def start_processes(arguments: dict[str, Any], processes: int, folder: Path) -> dict[str, Any]:
-    """Run :func:`scripts.finetune.finetune.finetune` in ``processes`` processes on this node; returns its result.
+def torchrun(processes: int, nodes: int, environment: Mapping[str, str]) -> list[str]:
+    """The command line that starts ``processes`` on each of ``nodes``, up to the module to run.
+
+    Raises:
+        UserError: Several nodes, and no Slurm job that has them.
+    """
+    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
+    if nodes == 1:
+        return [*command, "--standalone"]
+    held = int(environment.get("SLURM_JOB_NUM_NODES", 0))
+    if held < nodes:
+        raise UserError(
+            f"finetune.num_nodes is {nodes}, but this job has {held or 'no'} nodes of Slurm's: run it with a Slurm "
+            "profile (`--workflow-profile profiles/slurm`), or set num_nodes to 1."
+        )
+    # this script runs on the job's first node, inside a step that holds its processors: overlap shares them
+    start = ["srun", "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
+    meeting = f"--rdzv-endpoint={socket.gethostname()}:{_free_port()}"
+    return [*start, *command, f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-id={uuid.uuid4().hex}", meeting]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return probe.getsockname()[1]
+
+
+def start_processes(arguments: dict[str, Any], processes: int, folder: Path, nodes: int = 1) -> dict[str, Any]:
+    """Run :func:`scripts.finetune.finetune.finetune` in ``processes`` processes on each node; returns its result.
+
+    Args:
+        arguments: Of the function, fit for JSON.
+        processes: On each node.
+        folder: For the files that pass arguments and result; all nodes see it.
+        nodes: Nodes of this Slurm job.
 
     Raises:
         UserError: There are fewer GPUs than processes, or training failed (the message is the first process's).
@@ -92,16 +131,16 @@ def start_processes(arguments: dict[str, Any], processes: int, folder: Path) -> 
     folder.mkdir(parents=True, exist_ok=True)
     call, result, failure = (folder / f"processes_{os.getpid()}.{kind}.json" for kind in ("call", "result", "failure"))
     write_json(call, {"arguments": arguments, "result": str(result), "failure": str(failure)})
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = torchrun(processes, nodes, os.environ)
     try:
-        log.info("starting %d processes", processes)
+        log.info("starting %d processes on %d nodes", nodes * processes, nodes)
         done = subprocess.run([*command, "-m", "scripts.finetune.worker", str(call)], check=False)
         if failure.is_file():
             raise UserError(json.loads(failure.read_text(encoding="utf-8")))
         if done.returncode or not result.is_file():
             raise UserError(
-                f"training with {processes} processes ended with exit code {done.returncode}; its own message stands "
-                "above. A process that was killed without one ran out of memory as a rule: halve "
+                f"training with {nodes * processes} processes ended with exit code {done.returncode}; its own message "
+                "stands above. A process that was killed without one ran out of memory as a rule: halve "
                 "finetune.local_batch_size."
             )
         return json.loads(result.read_text(encoding="utf-8"))
