@@ -17,6 +17,8 @@ from scripts.export.samples import spread
 
 TOP = 10
 CONFIDENCE = 0.95
+# Scores this near are equal: rounding alone orders them
+TIE = 1e-5
 # Lengths may differ this much: cosines do not see a graph that forgot to normalise
 LENGTH_TOLERANCE = 0.01
 
@@ -57,14 +59,22 @@ class Measured:
         count = len(queries) + len(passages)
         return cls(queries, passages, round(count / (time.monotonic() - start), 1))
 
-    def search(self, collection: TestSet) -> tuple[list[set[str]], np.ndarray]:
-        """Each query's ten best passages and its nDCG@10."""
+    def ndcg(self, collection: TestSet) -> np.ndarray:
+        """nDCG@10 of each query."""
         found = top_k(self.queries, self.passages, TOP)
         run = as_run(list(collection.queries), list(collection.corpus), *found)
         scores = evaluate_run(collection.qrels, run, [TOP])
-        return [set(run[query]) for query in collection.queries], np.array(
-            [scores[query][f"NDCG@{TOP}"] for query in collection.queries]
-        )
+        return np.array([scores[query][f"NDCG@{TOP}"] for query in collection.queries])
+
+    def agreement(self, reference: "Measured") -> float:
+        """Share of the ten best passages of all queries that are among the reference's.
+
+        Passages that it scores like its tenth count too: which of two equal ones comes first says nothing.
+        """
+        rows, _ = top_k(self.queries, self.passages, TOP)
+        _, best = top_k(reference.queries, reference.passages, TOP)
+        scores = np.einsum("qd,qkd->qk", reference.queries, reference.passages[rows])
+        return float((scores >= best[:, -1:] - TIE).mean())
 
     def cosines(self, reference: "Measured") -> np.ndarray:
         """Cosine to the reference's vector, of each query and then of each passage."""
@@ -72,13 +82,12 @@ class Measured:
 
     def against(self, reference: "Measured", collection: TestSet) -> dict[str, Any]:
         """Cosines, agreement of the ten best, nDCG difference with its 95 % bootstrap interval, and speed."""
-        (ours, scores), (theirs, expected) = self.search(collection), reference.search(collection)
-        agreement = np.mean([len(a & b) / max(1, len(b)) for a, b in zip(ours, theirs, strict=True)])
+        scores, expected = self.ndcg(collection), reference.ndcg(collection)
         differences = (scores - expected)[:, None]
         low, high = bootstrap_interval(differences, np.ones(len(differences)), CONFIDENCE, RESAMPLES, 0)
         return {
             "cosine": cosine_facts(self.cosines(reference)),
-            "top_10_agreement": float(agreement),
+            "top_10_agreement": self.agreement(reference),
             "ndcg": float(scores.mean()),
             "ndcg_pytorch": float(expected.mean()),
             "ndcg_difference": float(differences.mean()),
@@ -109,8 +118,9 @@ def problems(facts: dict[str, Any], limits: dict[str, float], option: str) -> li
             f"{100 * facts['top_10_agreement']:.1f} % of the ten best passages are PyTorch's, but {option}.agreement "
             f"is {limits['agreement']}"
         )
-    if facts["ndcg_difference"] < -limits["ndcg_drop"]:
-        low, high = facts["ndcg_difference_interval"]
+    low, high = facts["ndcg_difference_interval"]
+    # only what is surely lost: on few queries a single swap of two equal passages moves the mean further
+    if high < -limits["ndcg_drop"]:
         found.append(
             f"nDCG@10 changes by {facts['ndcg_difference']:+.4f} ({low:+.4f} to {high:+.4f}), but {option}.ndcg_drop "
             f"is {limits['ndcg_drop']}"

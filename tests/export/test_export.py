@@ -16,7 +16,7 @@ from scripts.common.errors import UserError
 from scripts.common.onnx_encoder import OnnxEncoder
 from scripts.common.onnx_graph import gather_weights
 from scripts.export.export import export
-from scripts.export.parity import check_lengths, subset
+from scripts.export.parity import Measured, check_lengths, subset
 from scripts.export.plan import sequence_lengths
 from scripts.vectors.contract import write_contract
 from tests.conftest import MODEL_OPTIONS
@@ -200,6 +200,17 @@ def test_results_beyond_their_limits_fail_too(
 ) -> None:
     with pytest.raises(UserError, match=words):
         gate(tiny_model, exported, test_set, tmp_path / "export.json", **limit)
+
+
+def test_equal_passages_in_another_order_agree() -> None:
+    rng = np.random.default_rng(0)
+    passages = rng.standard_normal((30, 8)).astype(np.float32)
+    passages /= np.linalg.norm(passages, axis=1, keepdims=True)
+    passages = np.concatenate([passages, passages])
+    noise = passages + 1e-7 * rng.standard_normal(passages.shape).astype(np.float32)
+    reference, ours = Measured(passages[:9], passages, 1), Measured(passages[:9], noise, 1)
+    assert ours.agreement(reference) == 1
+    assert Measured(-passages[:9], noise, 1).agreement(reference) < 0.5
 
 
 def test_a_part_of_a_collection_keeps_the_judged_passages_of_its_queries(test_set: Path) -> None:
