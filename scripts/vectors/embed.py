@@ -43,6 +43,8 @@ def embed(
     contract = Contract.load(contract_file)
     store = VectorStore(store_root, contract, side)
     missing = store.missing(texts)
+    # what a served model's back end counts
+    diagnostics: dict[str, int] = {}
     if missing:
         encoder = open_encoder(
             contract_file, device=device, token_budget=token_budget, attention=attention, endpoint=endpoint
@@ -56,6 +58,7 @@ def embed(
                     raise UserError(f"{contract.model}: {error}; first text: {missing[indices[0]][:80]!r}") from error
                 bar.update(len(indices))
         bar.close()
+        diagnostics = encoder.diagnostics() if contract.url else {}
     log.info("%d texts: %d encoded, %d found in the store", len(texts), len(missing), len(texts) - len(missing))
     keys = b"".join(sorted(map(text_key, texts)))
     write_json(
@@ -66,6 +69,7 @@ def embed(
             "dimension": contract.dimension,
             "count": len(texts),
             "texts_sha256": hashlib.sha256(keys).hexdigest(),
+            **diagnostics,
         },
     )
     return len(missing)
