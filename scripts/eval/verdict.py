@@ -102,7 +102,7 @@ def _on_main(
 def _words(row: dict[str, Any], metric: str) -> str:
     return (
         f"{metric} {100 * row['delta']:+.1f} points, interval {100 * row['low']:+.1f} to {100 * row['high']:+.1f}, "
-        f"p = {row['p_adjusted']:.2g}, {row['queries']} queries"
+        f"corrected p = {row['p_adjusted']:.2g}, {row['queries']} queries"
     )
 
 
