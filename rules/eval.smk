@@ -111,7 +111,7 @@ rule eval:
             test_set=TEST_SETS,
         ),
         comparisons=expand(rules.compare.output, test_set=TEST_SETS),
-        served=[CONTRACTS[SERVED]] if SERVED in MODELS else [],
+        served=SERVED_FILES,
     output:
         out(f"{EVAL}/eval_results.json"),
     log:

@@ -5,6 +5,19 @@ optional inputs: eval.checkpoints
 outputs: vectors/{checkpoint}/contract.json, stage3_eval/bm25/{test_set}.*, stage3_eval/fusion/{test_set}.*
 """
 
+# Contract of the served model and what was written on its vectors, for the diagnostics
+SERVED_FILES = (
+    [
+        CONTRACTS[SERVED],
+        *expand(
+            out(f"vectors/{SERVED}/{{test_set}}_{{side}}.json"),
+            test_set=TEST_SETS,
+            side=["corpus", "queries"],
+        ),
+    ]
+    if SERVED in MODELS
+    else []
+)
 # Input functions
 files_of_set = lambda wildcards: {
     "corpus": f"{TEST_SETS[wildcards.test_set]}/corpus.jsonl",

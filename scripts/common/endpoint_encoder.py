@@ -39,11 +39,17 @@ class EndpointEncoder(Encoder):
         if contract.url is None:
             raise UserError("the contract of a served model has no url; delete it and run again.")
         self.contract, self.batch_size = contract, batch_size
+        # requests made because vectors of another one held invalid values
+        self.invalid_retry_requests = 0
         # users name the server, or copy the address that other clients want
         server = contract.url.rstrip("/").removesuffix("/v1")
         self._client = open_client(
             f"{server}/v1", key_variable=key_variable, allowed=allowed, timeout=timeout, max_retries=max_retries
         )
+
+    def diagnostics(self) -> dict[str, int]:
+        """How many requests were made because vectors of another one held invalid values."""
+        return {"invalid_embedding_retry_requests": self.invalid_retry_requests}
 
     def batches(self, texts: Sequence[str], side: Side) -> Iterator[tuple[list[int], np.ndarray]]:
         """See :meth:`Encoder.batches`; texts go in their order."""
@@ -62,6 +68,7 @@ class EndpointEncoder(Encoder):
         if bad and not retries:
             raise UserError(f"{self.contract.url} sends vectors with NaN or missing values, also when asked again.")
         if bad:
+            self.invalid_retry_requests += 1
             rows[bad] = self.request([texts[row] for row in bad], side, retries - 1)
         return rows
 

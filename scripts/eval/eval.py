@@ -33,6 +33,7 @@ def gather(
     gate: dict[str, Any],
     limits: dict[str, Any],
     served_contract: str | Path | None = None,
+    served_vectors: Sequence[str | Path] = (),
 ) -> dict[str, Any]:
     """Write ``eval_results.json`` from the files of the rules ``evaluate`` and ``compare``.
 
@@ -45,6 +46,7 @@ def gather(
         gate: ``served``, ``tolerance``, ``low_k_tolerance`` and ``fail`` of the drift of a served model.
         limits: ``decide_on``, ``worthwhile_gain`` and ``min_queries`` of the verdict.
         served_contract: Contract of the served model, if one was evaluated.
+        served_vectors: What rule ``embed`` wrote on its vectors.
 
     Raises:
         UserError: ``eval.decide_on`` names no test set.
@@ -65,6 +67,11 @@ def gather(
             "api_backend": contract.backend,
             "requested_model": contract.model,
             "embedding_dimension": contract.dimension,
+            # of the runs that made these vectors; those that were in the store already were asked for by none
+            "invalid_embedding_retry_requests": sum(
+                read_json(path, "manifest of vectors").get("invalid_embedding_retry_requests", 0)
+                for path in served_vectors
+            ),
         }
     if drift is not None:
         metadata["nim_metric_comparison"] = drift
@@ -190,6 +197,7 @@ if __name__ == "__main__":
             gate=snakemake.params.gate,  # noqa: F821
             limits=snakemake.params.limits,  # noqa: F821
             served_contract=next(iter(snakemake.input.served), None),  # noqa: F821
+            served_vectors=snakemake.input.served[1:],  # noqa: F821
         )
         enforce(
             everything,

@@ -8,6 +8,7 @@ import csv
 import dataclasses
 import io
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ INK, GRID, FIRST, SECOND = "#1b1b1f", "#d9d9de", "#7d7d88", "#1f6feb"
 VARIABLES = {INK: "var(--ink)", GRID: "var(--grid)", FIRST: "var(--first)", SECOND: "var(--second)"}
 # Inches: so narrow that on a telephone the text is still large enough to read
 WIDTH = 5.6
+LABEL_CHARACTERS = 26
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +96,11 @@ def for_page(svg: str, figure: Figure) -> str:
     return re.sub(r"<svg ", f'<svg role="img" aria-labelledby="{figure.name}-title" ', svg, count=1)
 
 
+def folded(label: str) -> str:
+    """A label over as many lines as leave the drawing its room."""
+    return textwrap.fill(label, LABEL_CHARACTERS)
+
+
 def intervals(axes: Any, rows: Sequence[Sequence[Any]]) -> None:
     """Rows ``(label, n, delta, low, high)`` in points: a dot with its interval each, grey where that holds zero."""
     places = range(len(rows))[::-1]
@@ -104,9 +111,11 @@ def intervals(axes: Any, rows: Sequence[Sequence[Any]]) -> None:
             axes.plot([low, high], [place, place], color=colour, linewidth=2, solid_capstyle="round")
         axes.plot(delta, place, "o" if clear else "D", color=colour, markersize=5)
     axes.axvline(0, color=INK, linewidth=0.8)
-    axes.set_yticks(list(places), [f"{label}  (n = {n})" for label, n, *_ in rows])
+    axes.set_yticks(
+        list(places), [folded(f"{label} (n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}{n})") for label, n, *_ in rows]
+    )
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.set_xlabel("change in points (hundredths of the metric)")
+    axes.set_xlabel("change in points")
     axes.grid(axis="x")
 
 
@@ -122,7 +131,7 @@ def bars(axes: Any, rows: Sequence[Sequence[Any]]) -> None:
             textcoords="offset points",
             va="center",
         )
-    axes.set_yticks(places, [row[0] for row in rows])
+    axes.set_yticks(places, [folded(row[0]) for row in rows])
     axes.margins(x=0.12)
     axes.grid(axis="x")
 

@@ -94,20 +94,21 @@ def _of_set(name: str, value: dict[str, Any]) -> list[Figure]:
             *(round(100 * row[key], 4) if row.get(key) is not None else None for key in ("delta", "low", "high")),
         )
         for row in value.get("breakdown", [])
-        # a property that all queries share tells nothing of for whom
-        if row["queries"] < value["queries"]
+        # a property that all queries share tells nothing of for whom, nor do a few queries
+        if FEWEST <= row["queries"] < value["queries"]
     ]
     if parts:
         made.append(
             Figure(
                 f"breakdown-{name}",
                 f"For which queries of {name}, {pair}",
-                f"Change of {metric} in points, with {level} intervals from {FEWEST} queries on; {size}. Grey: could "
-                "be chance. Among many rows some look clear by chance alone: hints where to look, no findings.",
+                f"Change of {metric} in points (hundredths), with {level} intervals; {size}, kinds of fewer than "
+                f"{FEWEST} left out. Grey: could be chance. Among many rows some look clear by chance alone: hints "
+                "where to look, no findings.",
                 columns,
                 parts,
                 intervals,
-                0.9 + 0.3 * len(parts),
+                0.9 + 0.42 * len(parts),
             )
         )
     return made
@@ -180,5 +181,5 @@ def _yield(path: Path) -> Figure | None:
         ("what", "questions", "emphasised"),
         rows,
         lambda axes, data: (bars(axes, data), axes.set_xlabel("questions")),
-        0.8 + 0.32 * len(rows),
+        0.8 + 0.42 * len(rows),
     )

@@ -1,9 +1,6 @@
 """A served model through a real loopback server: what it sends wrongly ends clearly, what can be mended is."""
 
-import json
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
@@ -13,6 +10,7 @@ from scripts.common.contract import Contract
 from scripts.common.endpoint_encoder import EndpointEncoder
 from scripts.common.errors import UserError
 from tests.eval.conftest import hash_vectors
+from tests.loopback import answering
 
 DIMENSION = 96
 TEXTS = ["a wing at supersonic speed", "the heat equation", "leave accrual"]
@@ -37,27 +35,10 @@ class Endpoint:
     def __init__(self) -> None:
         self.requests: list[dict[str, Any]] = []
         self.behaviour: Behaviour = lambda texts, _: (200, answer(texts))
-        outer = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.requests.append(body)
-                status, value = outer.behaviour(body["input"], len(outer.requests))
-                sent = value.encode() if isinstance(value, str) else json.dumps(value).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "text/html" if isinstance(value, str) else "application/json")
-                self.send_header("Content-Length", str(len(sent)))
-                # the client waits as long as it is told, and half a second and more otherwise
-                self.send_header("retry-after-ms", "1")
-                self.end_headers()
-                self.wfile.write(sent)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
+    def answer(self, body: dict[str, Any]) -> tuple[int, Any]:
+        self.requests.append(body)
+        return self.behaviour(body["input"], len(self.requests))
 
     def encoder(self, *, backend: str = "nim", dimension: int = DIMENSION, **options: Any) -> EndpointEncoder:
         contract = Contract(
@@ -70,12 +51,9 @@ class Endpoint:
 @pytest.fixture
 def endpoint() -> Iterator[Endpoint]:
     made = Endpoint()
-    thread = threading.Thread(target=made.server.serve_forever)
-    thread.start()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
-    thread.join()
+    with answering(made.answer) as made.server:
+        made.url = f"http://127.0.0.1:{made.server.server_port}"
+        yield made
 
 
 def changed(**change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> Behaviour:
@@ -138,7 +116,9 @@ def test_rows_with_invalid_values_are_asked_for_again(endpoint: Endpoint, value:
         return 200, value_sent
 
     endpoint.behaviour = once
-    found = endpoint.encoder().encode(TEXTS, "passage")
+    encoder = endpoint.encoder()
+    found = encoder.encode(TEXTS, "passage")
+    assert encoder.diagnostics() == {"invalid_embedding_retry_requests": 1}
     np.testing.assert_allclose(found, hash_vectors(TEXTS, DIMENSION), atol=1e-6)
     assert [body["input"] for body in endpoint.requests] == [TEXTS, [TEXTS[1]]]
 

@@ -1,9 +1,7 @@
 """Near misses before a judge at a real loopback endpoint: grades, before and after, replies that cannot be read."""
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from scripts.common.files import write_json
 from scripts.common.replies import ReplyStore
 from scripts.eval.judge import judge, open_judge
 from scripts.eval.results import score_and_write
+from tests.loopback import answering
 
 K = [1, 5, 10]
 
@@ -25,31 +24,17 @@ class Judge:
     def __init__(self) -> None:
         self.requests: list[dict[str, Any]] = []
         self.reply = lambda passage: json.dumps({"reason": "said so", "grade": 3 if "case0x5" in passage else 0})
-        outer = self
+        self.url = ""
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                outer.requests.append(body)
-                content = outer.reply(body["messages"][-1]["content"])
-                choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
-                value = {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
-                value["usage"] = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-                sent = json.dumps(value).encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(sent)))
-                self.end_headers()
-                self.wfile.write(sent)
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    def answer(self, body: dict[str, Any]) -> tuple[int, Any]:
+        self.requests.append(body)
+        content = self.reply(body["messages"][-1]["content"])
+        choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
+        value = {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
+        return 200, {**value, "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}
 
     def config(self) -> dict[str, Any]:
-        url = f"http://127.0.0.1:{self.server.server_port}/v1"
-        providers = {"judge": {"base_url": url, "api_key_env": None}}
+        providers = {"judge": {"base_url": self.url, "api_key_env": None}}
         llm = {**resolve({})["llm"], "providers": providers, "timeout": 20, "max_retries": 0}
         return {"llm": llm, "allow_egress": []}
 
@@ -57,12 +42,9 @@ class Judge:
 @pytest.fixture
 def endpoint() -> Iterator[Judge]:
     made = Judge()
-    thread = threading.Thread(target=made.server.serve_forever)
-    thread.start()
-    yield made
-    made.server.shutdown()
-    made.server.server_close()
-    thread.join()
+    with answering(made.answer) as server:
+        made.url = f"http://127.0.0.1:{server.server_port}/v1"
+        yield made
 
 
 @pytest.fixture

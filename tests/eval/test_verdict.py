@@ -145,8 +145,12 @@ def gathered(files: dict[str, Any], target: Path, **limits: Any) -> dict[str, An
         model="tuned", weights_sha256="x", dimension=96, pooling="avg", l2_normalize=True, query_prefix="",
         passage_prefix="", query_max_length=8, passage_max_length=8, backend="nim", url="http://localhost:1",
     ).save(served_contract)  # fmt: skip
+    vectors = [target.parent / "nim" / f"{side}.json" for side in ("corpus", "queries")]
+    write_json(vectors[0], {"invalid_embedding_retry_requests": 2})
+    # of vectors that were all in the store
+    write_json(vectors[1], {})
     return gather(
-        **files, target=target, served_contract=served_contract,
+        **files, target=target, served_contract=served_contract, served_vectors=vectors,
         metadata={"k_values": [1, 10], "nim_url": "http://me:hunter2@localhost:1"}, gate=GATE,
         limits={"decide_on": None, "worthwhile_gain": 0.01, "min_queries": 30, **limits},
     )  # fmt: skip
@@ -165,6 +169,7 @@ def test_the_file_keeps_the_recipes_shape(files: dict[str, Any], tmp_path: Path)
         "api_backend": "nim",
         "requested_model": "tuned",
         "embedding_dimension": 96,
+        "invalid_embedding_retry_requests": 2,
     }
     assert "hunter2" not in json.dumps(results)
     assert set(results["_comparison"]) == {"heldout", "human"}
