@@ -177,11 +177,13 @@ class Trainer:
         return self.student.backward(rows, loss_of, name)
 
     def _due(self) -> bool:
-        return (
-            self.step % self.plan.steps_per_epoch == 0
-            or self.step % self.plan.validate_every == 0
-            or self.step == self.plan.total_steps
-        )
+        left, interval = self.plan.total_steps - self.step, self.plan.validate_every
+        # shortly before the end nothing new would be seen
+        regular = self._epoch_ends() or self.step % interval == 0
+        return left == 0 or (regular and 2 * left >= interval)
+
+    def _epoch_ends(self) -> bool:
+        return self.step % self.plan.steps_per_epoch == 0
 
     def _after_step(self, validate: AfterValidation) -> bool:
         due = self._due()
@@ -189,7 +191,7 @@ class Trainer:
             if due:
                 with atomic_path(self.states.weights_file(self.step)) as temporary:
                     save_file({name: value.contiguous() for name, value in self.weights().items()}, temporary)
-            if due or self.step % self.plan.checkpoint_every == 0:
+            if due or self._epoch_ends() or self.step % self.plan.checkpoint_every == 0:
                 self._save()
             self.watch.step(self.rows[-1])
         return due and self._validate(validate)
