@@ -2,8 +2,10 @@
 
 On a CPU the exact search is our own (:mod:`scripts.prep.negatives`): it reads the passages from the store by blocks,
 counts what lies above each limit in the same pass, and needs no list of the thousands that a limit may pass over.
-FAISS's flat index wants all vectors in memory and a number of neighbours beforehand; ``python -m
-tests.benchmarks.mining`` measures both. With FAISS's GPU build and a GPU, its flat index is taken instead.
+FAISS's flat index wants all vectors in memory and a number of neighbours beforehand. It is the faster of the two where
+52 neighbours suffice (1,000 questions x 50,000 passages x 384 values, one thread of an EPYC: 0.46 s of processor time
+against 0.77 s), so memory and the exact rank, not speed, are the reason; ``python -m tests.benchmarks.mining flat``
+measures both. With FAISS's GPU build and a GPU, its flat index is taken instead.
 """
 
 import math
