@@ -24,6 +24,7 @@ from scripts.common.job import job, log
 from scripts.common.search import top_k
 from scripts.common.vector_store import VectorStore
 from scripts.eval.evaluate import check_manifests
+from scripts.eval.examples import shown
 from scripts.eval.report import PAGE, marked, stems
 
 RESULTS = 10
@@ -62,7 +63,7 @@ class Explorer:
                         "passage": self.ids[row],
                         "score": round(float(score), 4),
                         "relevant": judged.get(self.ids[row], 0) > 0,
-                        "html": str(marked(self.texts[row], words, self.language)),
+                        "html": str(marked(shown(self.texts[row]), words, self.language)),
                     }
                     for row, score in zip(rows.tolist(), scores.tolist(), strict=True)
                 ],
@@ -72,6 +73,8 @@ class Explorer:
 
 def dense_search(encoder: Encoder, passages: np.ndarray) -> Search:
     """Search by a model over the vectors of all passages."""
+    # the first one takes longest, and nobody should wait for it or read its time
+    encoder.encode(["warm-up"], "query")
 
     def search(query: str) -> tuple[np.ndarray, np.ndarray]:
         rows, scores = top_k(encoder.encode([query], "query"), passages, RESULTS)

@@ -130,5 +130,7 @@ def test_the_page_searches(address: str) -> None:
         page.wait_for_selector("#of-bm25 .passage")
         assert page.locator("#of-base .passage").count() == 10
         assert page.locator("#of-bm25 mark").count() > 0
+        page.set_viewport_size({"width": 400, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
         browser.close()
     assert problems == []
