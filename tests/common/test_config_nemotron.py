@@ -150,7 +150,8 @@ def test_nothing_of_the_embedded_default_shines_through() -> None:
         "vectors.device",
         "output_dir",
     }
-    different = {name for name in seed if look_up(overlaid(), name) != seed[name] and name not in allowed}
+    found = overlaid()
+    different = {name for name in seed if look_up(found, name) != seed[name] and name not in allowed}
     assert different == set()
 
 

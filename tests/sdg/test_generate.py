@@ -136,7 +136,7 @@ def test_a_dead_endpoint_ends_the_run_after_a_few_requests(tmp_path: Path, endpo
 def test_sixty_four_parallel_requests_keep_sixty_in_flight(tmp_path: Path, endpoint: Any) -> None:
     with endpoint("--delay", "1") as server:
         config = configuration(tmp_path, server.url, llm__timeout=30)
-        run(tmp_path, records(150), config, parallel=64)
+        run(tmp_path, records(200), config, parallel=64)
         seen = server.log()
     assert seen["peak"] <= 64
     # every 20 ms; without the first wave, which comes as threads start, and the end, where work runs out

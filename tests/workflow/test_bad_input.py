@@ -111,7 +111,8 @@ def test_generator_port_in_use(fresh: Workspace) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         local = {**fresh.config["llm"]["local"], "port": port}
-        text = said(fresh.with_config(llm={"local": local}), "--", str(fresh.output / "stage0_sdg/generated/0.jsonl"))
+        target = str(fresh.output / "stage0_sdg/generated/0.jsonl")
+        text = said(fresh.with_config(llm={"local": local}), "--latency-wait", "5", "--", target)
     log = (fresh.output / "logs/llm_server.log").read_text()
     assert f"port {port} is in use. Set llm.local.port" in log + text
 
