@@ -85,6 +85,12 @@ class Contract:
         )
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
 
+    def of_graph(self, folder: Path) -> "Contract":
+        """The contract of an ONNX graph of this model, which with its tokenizer is all that ``folder`` has."""
+        return dataclasses.replace(
+            self, model=".", revision=None, backend="onnx", weights_sha256=weights_digest(folder)
+        )
+
     def save(self, path: str | Path) -> None:
         """Write ``contract.json``."""
         write_json(path, {"schema_version": 1, **dataclasses.asdict(self)})

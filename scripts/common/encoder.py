@@ -39,6 +39,10 @@ class Encoder(abc.ABC):
             vectors[indices] = rows
         return vectors
 
+    def diagnostics(self) -> dict[str, int]:
+        """What the back end counted while it computed, for the record; most count nothing."""
+        return {}
+
 
 class LocalEncoder(Encoder):
     """An encoder that tokenizes here and runs length-sorted, token-budgeted batches."""

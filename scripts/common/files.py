@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -35,6 +36,24 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(folder: str | Path) -> Iterator[Path]:
+    """Yield a new folder beside ``folder`` that takes its place when the block ends without error.
+
+    What was there before goes away only then.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+        # one below: the temporary folder is the owner's alone, artefacts follow the user's umask
+        work = Path(scratch, "new")
+        work.mkdir()
+        yield work
+        if folder.exists():
+            folder.rename(Path(scratch, "old"))
+        work.rename(folder)
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -96,6 +96,11 @@ def _descending(scores: np.ndarray) -> np.ndarray:
     return np.where(bits >> 31, bits, ~bits & np.uint32(0x7FFFFFFF)).astype(np.uint64)
 
 
+def unit_length(vectors: np.ndarray) -> np.ndarray:
+    """Each vector ``[..., dimension]`` at length 1, so that inner products are cosines; zero stays zero."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+
+
 def as_run(
     query_ids: Sequence[str], corpus_ids: Sequence[str], rows: np.ndarray, scores: np.ndarray
 ) -> dict[str, dict[str, float]]:

@@ -19,6 +19,7 @@ from types import TracebackType
 import numpy as np
 
 from scripts.common.contract import Contract, Side
+from scripts.common.errors import UserError
 from scripts.common.job import log
 
 # Missing texts to ``(indices into them, vectors [len(indices), dimension])``, as ``Encoder.batches`` gives them
@@ -45,7 +46,7 @@ class VectorStore:
 
     def __init__(self, root: str | Path, contract: Contract, side: Side) -> None:
         self.folder = Path(root) / contract.key(side)
-        self.dimension = contract.dimension
+        self.dimension, self.model = contract.dimension, contract.model
         self._rows: dict[bytes, int] = {}
         self._files: list[np.ndarray] = []
         self._checks: list[np.ndarray] = []
@@ -98,11 +99,25 @@ class VectorStore:
         """
         vectors = np.empty((len(texts), self.dimension), np.float32)
         places = np.fromiter((self._rows[text_key(text)] for text in texts), np.int64, len(texts))
-        numbers, rows = places >> ROW_BITS, places & ((1 << ROW_BITS) - 1)
+        numbers, rows = divmod(places, 1 << ROW_BITS)
         for number in np.unique(numbers):
             chosen = np.flatnonzero(numbers == number)
             vectors[chosen] = self._files[number][rows[chosen]]
         return vectors
+
+    def require(self, texts: Sequence[str]) -> np.ndarray:
+        """:meth:`gather` for rules whose inputs say that all vectors are there.
+
+        Raises:
+            UserError: A text has no vector.
+        """
+        try:
+            return self.gather(texts)
+        except KeyError as error:
+            raise UserError(
+                f"the vector store {self.folder.parent} lacks vectors of {self.model}. Were files below cache/ "
+                "deleted? Delete the manifests below vectors/ as well, and run again."
+            ) from error
 
     def writer(self, dtype: str = "float32") -> "StoreWriter":
         """A context manager that appends rows of type ``float32`` or ``float16`` to files of its own."""
@@ -112,7 +127,7 @@ class VectorStore:
         place = self._rows.get(key)
         if place is None:
             return False
-        number, row = place >> ROW_BITS, place & ((1 << ROW_BITS) - 1)
+        number, row = divmod(place, 1 << ROW_BITS)
         if self._files[number].itemsize < least:
             return False
         vector = self._files[number][row]

@@ -19,6 +19,7 @@ from scripts.common.contract import Side
 from scripts.common.job import log
 from scripts.common.onnx_encoder import OnnxEncoder
 from scripts.common.onnx_variants import size_on_disk
+from scripts.common.search import unit_length
 from scripts.deploy.batcher import Batcher, QueueFullError
 from scripts.deploy.limits import DEFAULT_LIMITS, Gate, Guard, Limits, error_body
 from scripts.deploy.metrics import Metrics
@@ -124,7 +125,7 @@ def cut(vectors: np.ndarray, dimensions: int | None, *, l2_normalize: bool) -> n
     kept = vectors[:, :dimensions]
     if not l2_normalize:
         return kept
-    return kept / np.maximum(np.linalg.norm(kept, axis=1, keepdims=True), 1e-12)
+    return unit_length(kept)
 
 
 def render(vectors: np.ndarray, tokens: int, model: str, form: Format) -> bytes:

@@ -12,11 +12,10 @@ from scripts.common.job import log
 from scripts.deploy.address import address
 from scripts.deploy.build import ensure_image
 from scripts.deploy.images import Recipe
-from scripts.deploy.service import TAIL_LINES, Service
+from scripts.deploy.service import STOP_SECONDS, TAIL_LINES, Service
 
 # Containers without this label are somebody else's and are never touched. Its value is the deployment record.
 LABEL = "embed-recipe.deployment"
-STOP_SECONDS = 35
 
 
 def container_arguments(recipe: Recipe, options: dict[str, Any], record_file: Path) -> dict[str, Any]:

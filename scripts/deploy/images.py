@@ -11,10 +11,10 @@ from typing import Any
 from scripts.common.contract import Contract, weights_digest
 from scripts.common.errors import UserError
 from scripts.common.files import sha256_file, sha256_text
+from scripts.deploy.service import READY
 
 # Where our image and vLLM's expect the model
 MODEL = "/model"
-READY = "/v1/health/ready"
 PULL = "Fetch it: `docker login nvcr.io` (user $oauthtoken, your NGC key as password), then `docker pull {image}`."
 
 

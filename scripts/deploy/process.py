@@ -9,8 +9,7 @@ from typing import Any
 import psutil
 
 from scripts.deploy.address import address
-from scripts.deploy.limits import DEFAULT_LIMITS
-from scripts.deploy.service import TAIL_LINES, Service
+from scripts.deploy.service import STOP_SECONDS, TAIL_LINES, Service
 
 ROOT = Path(__file__).parents[2]
 # Start times come from the kernel's ticks and the clock, which may be corrected meanwhile
@@ -89,7 +88,7 @@ def stop_process(process: psutil.Process) -> None:
     """SIGTERM, time for requests under way, then SIGKILL."""
     try:
         process.terminate()
-        process.wait(DEFAULT_LIMITS.drain_seconds + 5)
+        process.wait(STOP_SECONDS)
     except psutil.TimeoutExpired:
         process.kill()
         process.wait()

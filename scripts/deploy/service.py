@@ -9,10 +9,15 @@ from typing import Any
 
 from scripts.common.errors import UserError
 from scripts.common.files import read_json, write_json
+from scripts.deploy.limits import DEFAULT_LIMITS
 
 SMOKE_TEXT = "How do I know that the service works?"
+# Answers 200 once our server, or NVIDIA's, is ready
+READY = "/v1/health/ready"
 # Lines of its log that a failure shows
 TAIL_LINES = 20
+# From the signal on, before it is killed: the drain, and a little more
+STOP_SECONDS = round(DEFAULT_LIMITS.drain_seconds) + 5
 
 
 class Service(abc.ABC):
@@ -28,7 +33,7 @@ class Service(abc.ABC):
     url: str
     command: list[str]
     log_name: str
-    health_path: str = "/v1/health/ready"
+    health_path: str = READY
 
     def check(self) -> None:  # noqa: B027, not every service has something to check
         """See that it can be started, without a trace; :class:`UserError` when not."""

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from scripts.common.beir import TestSet, read_beir
 from scripts.common.contract import Contract
 from scripts.common.errors import UserError
@@ -70,15 +72,14 @@ def search(collection: TestSet, contract: Contract, store: str | Path, depth: in
     Raises:
         UserError: The vector store lacks a text of the collection.
     """
-    try:
-        passages = VectorStore(store, contract, "passage").gather(list(collection.corpus.values()))
-        queries = VectorStore(store, contract, "query").gather(list(collection.queries.values()))
-    except KeyError as error:
-        raise UserError(
-            f"the vector store {store} lacks vectors of {contract.model} for this test set. Were files below cache/ "
-            "deleted? Delete the manifests below vectors/ as well, and run again."
-        ) from error
-    rows, scores = top_k(queries, passages, depth + 1, corpus_block=corpus_block)
+    passages = VectorStore(store, contract, "passage").require(list(collection.corpus.values()))
+    queries = VectorStore(store, contract, "query").require(list(collection.queries.values()))
+    return rank(collection, queries, passages, depth, corpus_block=corpus_block)
+
+
+def rank(collection: TestSet, queries: np.ndarray, passages: np.ndarray, depth: int, **blocks: int) -> Run:
+    """The ``depth`` best passages of every query by vectors ``[texts, dimension]``; one more is fetched, see above."""
+    rows, scores = top_k(queries, passages, depth + 1, **blocks)
     return shorten(as_run(list(collection.queries), list(collection.corpus), rows, scores), depth)
 
 

@@ -4,7 +4,6 @@ Drawn once in ink and two series colours; inside the page these become style she
 light, dark and print.
 """
 
-import csv
 import dataclasses
 import io
 import re
@@ -13,7 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.common.files import atomic_path, write_text
+from scripts.common.drawing import drawing, save_figure, write_table
+from scripts.common.files import write_text
 
 INK, GRID, FIRST, SECOND = "#1b1b1f", "#d9d9de", "#7d7d88", "#1f6feb"
 VARIABLES = {INK: "var(--ink)", GRID: "var(--grid)", FIRST: "var(--first)", SECOND: "var(--second)"}
@@ -47,38 +47,22 @@ class Figure:
 
 def render(figure: Figure, folder: Path) -> str:
     """Write ``name.svg``, ``.png`` and ``.csv``; returns the SVG for the page."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
     style = {
-        "svg.fonttype": "none",
-        # ids in the file follow from this and not from chance, so that the same data gives the same bytes
-        "svg.hashsalt": figure.name,
         "font.family": "sans-serif",
         "font.size": 9,
         **dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.edgecolor"), INK),
-        "axes.spines.top": False,
-        "axes.spines.right": False,
         "grid.color": GRID,
         "figure.facecolor": "white",
-        "legend.frameon": False,
     }
-    with mpl.rc_context(style):
-        canvas, axes = pyplot.subplots(figsize=(WIDTH, figure.height), layout="constrained")
+    with drawing(figure.name, (WIDTH, figure.height), style) as (canvas, axes):
         axes.set_axisbelow(True)
         figure.draw(axes, figure.rows)
         stream = io.StringIO()
         canvas.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Title": figure.title})
-        with atomic_path(folder / f"{figure.name}.png") as temporary:
-            canvas.savefig(temporary, format="png", dpi=160)
-        pyplot.close(canvas)
+        save_figure(canvas, folder / f"{figure.name}.png")
     svg = stream.getvalue()
     write_text(folder / f"{figure.name}.svg", svg)
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([figure.columns, *figure.rows])
-    write_text(folder / f"{figure.name}.csv", table.getvalue())
+    write_table(folder / f"{figure.name}.csv", figure.columns, figure.rows)
     return for_page(svg, figure)
 
 

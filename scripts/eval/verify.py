@@ -16,10 +16,9 @@ from scripts.common.errors import UserError
 from scripts.common.files import read_json, write_json
 from scripts.common.job import job, log
 from scripts.common.onnx_variants import cosine_facts, cosines
-from scripts.common.search import as_run, top_k
 from scripts.common.vector_store import VectorStore
 from scripts.eval.eval import compare_served
-from scripts.eval.evaluate import shorten
+from scripts.eval.evaluate import rank
 from scripts.eval.results import read_result, score_and_write
 
 SERVED, CHECKPOINT = "served", "finetuned"
@@ -72,7 +71,7 @@ def verify(
             "passage": encoder.encode(list(collection.corpus.values()), "passage"),
         }
         own = Path(target).parent / "verify" / f"{name}.json"
-        run = rank(collection, vectors, max(k_values))
+        run = rank(collection, vectors["query"], vectors["passage"], max(k_values))
         scored = score_and_write(collection, run, own, system=SERVED, folder=folder, k_values=k_values)
         models = {CHECKPOINT: read_result(evaluation)["metrics"], SERVED: scored["metrics"]}
         drift = compare_served(models, {"served": SERVED, "fail": True, **gate})
@@ -99,12 +98,6 @@ def read_record(path: str | Path) -> dict[str, Any]:
     if record.get("schema_version") != 1 or record.get("state") != "ready":
         raise UserError(f"the service of {path} is not ready (state {record.get('state')}). Run `snakemake deploy`.")
     return record
-
-
-def rank(collection: TestSet, vectors: dict[Side, np.ndarray], depth: int) -> dict[str, dict[str, float]]:
-    """The ``depth`` best passages of every query by vectors ``[texts, dimension]`` of both sides."""
-    rows, scores = top_k(vectors["query"], vectors["passage"], depth + 1)
-    return shorten(as_run(list(collection.queries), list(collection.corpus), rows, scores), depth)
 
 
 def likeness(

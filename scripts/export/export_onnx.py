@@ -1,14 +1,13 @@
 """A checkpoint as ONNX: pooling and normalisation in the graph, tokenizer and contract beside it."""
 
-import dataclasses
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
-from scripts.common.contract import Contract, weights_digest
+from scripts.common.contract import Contract
 from scripts.common.encoder import TorchEncoder, open_encoder
 from scripts.common.errors import UserError
+from scripts.common.files import atomic_folder
 from scripts.common.job import job, log
 from scripts.common.models import resolve_model
 from scripts.export.sentence_transformers_files import write_loader_folder
@@ -52,23 +51,15 @@ def export_onnx(
     encoder, folder = open_checkpoint(contract_file, attention)
     graph = EmbeddingGraph(encoder.model.half() if dtype == "fp16" else encoder.model, encoder.contract)
     target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".onnx.", dir=target.parent) as scratch:
-        work = Path(scratch, "new")
-        work.mkdir()
+    with atomic_folder(target) as work:
         write_graph(graph, work / "model.onnx", opset=opset, use_dimensions=use_dimensions)
         copy_tokenizer(folder, work)
         shutil.copyfile(folder / "config.json", work / "config.json")
         if for_loaders:
             write_loader_folder(graph.model, encoder.contract, work, opset=opset)
-        contract = dataclasses.replace(
-            encoder.contract, model=".", revision=None, backend="onnx", weights_sha256=weights_digest(work)
-        )
+        contract = encoder.contract.of_graph(work)
         contract.save(work / "contract.json")
         open_encoder(work / "contract.json")
-        if target.exists():
-            target.rename(Path(scratch, "old"))
-        work.rename(target)
     size = sum(path.stat().st_size for path in target.glob("model.onnx*"))
     log.info("%s: %.0f MB, opset %d, %s, %s attention", target / "model.onnx", size / 1e6, opset, dtype, attention)
     return contract

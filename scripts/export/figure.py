@@ -1,13 +1,11 @@
 """The parity gate's figure: how far vectors of the export are from PyTorch's, with the limit, and its data."""
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from scripts.common.files import atomic_path, write_text
+from scripts.common.drawing import drawing, save_figure, write_table
 
 # Float32 cannot tell cosines that are nearer to 1
 FLOOR = 1e-8
@@ -23,18 +21,9 @@ def write_figure(values: dict[str, np.ndarray], facts: dict[str, Any], limit: fl
         limit: The lowest cosine allowed.
         targets: ``svg`` and ``png`` of the figure, ``csv`` of its data (one row a text).
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    table = io.StringIO()
     rows = [(side, f"{value:.9f}") for side, found in values.items() for value in found]
-    csv.writer(table, lineterminator="\n").writerows([("side", "cosine"), *rows])
-    write_text(targets["csv"], table.getvalue())
-    style = {"svg.fonttype": "none", "svg.hashsalt": "parity", "font.size": 9, "legend.frameon": False}
-    with mpl.rc_context({**style, "axes.spines.top": False, "axes.spines.right": False}):
-        canvas, axes = pyplot.subplots(figsize=(7.2, 3.2), layout="constrained")
+    write_table(targets["csv"], ("side", "cosine"), rows)
+    with drawing("parity", (7.2, 3.2), {"font.size": 9}) as (canvas, axes):
         distances = {side: np.maximum(1 - found, FLOOR) for side, found in values.items() if len(found)}
         most = max(*(part.max() for part in distances.values()), 1 - limit, 10 * FLOOR)
         bins = np.geomspace(FLOOR, 1.5 * most, 40)
@@ -59,7 +48,5 @@ def write_figure(values: dict[str, np.ndarray], facts: dict[str, Any], limit: fl
             loc="left",
         )
         axes.legend(fontsize=8)
-        for kind, extra in (("svg", {"metadata": {"Date": None, "Creator": None}}), ("png", {"dpi": 160})):
-            with atomic_path(targets[kind]) as temporary:
-                canvas.savefig(temporary, format=kind, **extra)
-        pyplot.close(canvas)
+        for kind in ("svg", "png"):
+            save_figure(canvas, targets[kind])

@@ -11,7 +11,7 @@ from scripts.common.beir import TestSet, read_beir
 from scripts.common.contract import Contract, weights_digest
 from scripts.common.encoder import open_encoder, pad
 from scripts.common.errors import UserError
-from scripts.common.files import write_json
+from scripts.common.files import atomic_folder, write_json
 from scripts.common.job import job, log
 from scripts.common.onnx_encoder import OnnxEncoder
 from scripts.common.onnx_variants import (
@@ -57,11 +57,9 @@ def write_variants(
     """
     collection = read_beir(test_set)
     reference = Measured.of(open_encoder(checkpoint, device="cpu"), collection)
-    source, target = Path(exported).parent, Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    source = Path(exported).parent
     table: dict[str, dict[str, Any]] = {"pytorch": {"texts_per_second": reference.speed}}
-    with tempfile.TemporaryDirectory(prefix=".variants.", dir=target.parent) as scratch:
-        work = Path(scratch, "new")
+    with atomic_folder(target) as work:
         for name in ("fp32", *names):
             folder = source
             if name != "fp32":
@@ -79,9 +77,6 @@ def write_variants(
                     + "\nLeave it out of export.variants, or change the limit if you accept such vectors."
                 )
         write_json(work / "variants.json", {"test_set": str(test_set), "limits": limits, "variants": table})
-        if target.exists():
-            target.rename(Path(scratch, "old"))
-        work.rename(target)
 
 
 def make(name: str, source: Path, folder: Path, batches: list[Batch]) -> None:

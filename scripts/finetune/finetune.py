@@ -84,7 +84,6 @@ def finetune(
     if teacher is None and options["distill_weight"]:
         teacher = FusionTeacher(
             vectors,
-            contract,
             data,
             encoder,
             lexical_weight=options["distill_lexical_weight"],

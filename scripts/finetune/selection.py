@@ -20,8 +20,8 @@ from scripts.common.contract import Side
 from scripts.common.encoder import TorchEncoder
 from scripts.common.errors import UserError
 from scripts.common.job import log
-from scripts.common.vector_store import VectorStore
 from scripts.finetune.state import StateFolder
+from scripts.finetune.stored import stored_vectors
 from scripts.finetune.validation import K, Validation
 from scripts.finetune.watch import Watch, write_rows
 
@@ -211,9 +211,7 @@ class Selection:
         return chosen
 
     def _stored(self, texts: Sequence[str], side: Side) -> np.ndarray:
-        store = VectorStore(self.vectors, self.encoder.contract, side)
-        store.complete(texts, lambda missing: self.encoder.batches(missing, side))
-        return store.gather(texts)
+        return stored_vectors(self.vectors, self.encoder, texts, side)
 
 
 def interpolate(base: Weights, tuned: Weights, share: float) -> Weights:

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 
 from scripts.common.beir import read_beir
-from scripts.common.contract import Side
-from scripts.common.encoder import Encoder, open_encoder
+from scripts.common.encoder import open_encoder
 from scripts.common.files import read_json, write_json, write_text
 from scripts.common.job import job, log
 from scripts.common.metrics import evaluate_run
 from scripts.common.search import as_run, top_k
-from scripts.common.vector_store import VectorStore
+from scripts.finetune.stored import stored_vectors
 
 K = 10
 OPTIONS = ("learning_rate", "num_epochs", "train_n_passages", "document_share")
@@ -71,8 +70,8 @@ def score(contract: str | Path, folder: str, store: str | Path, device: str) -> 
     """Metrics by query of a model on a test set; vectors go through the store."""
     test_set = read_beir(folder)
     encoder = open_encoder(contract, device=device)
-    queries = _vectors(encoder, store, list(test_set.queries.values()), "query")
-    corpus = _vectors(encoder, store, list(test_set.corpus.values()), "passage")
+    queries = stored_vectors(store, encoder, list(test_set.queries.values()), "query")
+    corpus = stored_vectors(store, encoder, list(test_set.corpus.values()), "passage")
     rows, scores = top_k(queries, corpus, K)
     return evaluate_run(test_set.qrels, as_run(list(test_set.queries), list(test_set.corpus), rows, scores), [K])
 
@@ -148,12 +147,6 @@ def table(result: dict[str, Any], title: str, notes: Sequence[str] = ()) -> str:
         else "Without validation questions nothing is chosen: set finetune.select=validation and prep.val_ratio."
     ]
     return f"# {title}\n\n{body}\n\n" + "\n\n".join([*said, *notes]) + "\n"
-
-
-def _vectors(encoder: Encoder, root: str | Path, texts: Sequence[str], side: Side) -> np.ndarray:
-    store = VectorStore(root, encoder.contract, side)
-    store.complete(texts, lambda missing: encoder.batches(missing, side))
-    return store.gather(texts)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from scripts.common.bm25 import BM25
-from scripts.common.contract import Contract, Side
 from scripts.common.encoder import Encoder
 from scripts.common.passages import searchable
-from scripts.common.vector_store import VectorStore
 from scripts.finetune.examples import Example, TrainingData
+from scripts.finetune.stored import stored_vectors
 
 
 class FusionTeacher:
@@ -23,7 +22,6 @@ class FusionTeacher:
 
     Args:
         store: Folder of the vector store.
-        contract: The base model's.
         data: Examples and passages.
         encoder: The base model, for texts whose vectors are not stored yet.
         lexical_weight: Weight of BM25 beside the base model's 1.
@@ -33,7 +31,6 @@ class FusionTeacher:
     def __init__(
         self,
         store: str | Path,
-        contract: Contract,
         data: TrainingData,
         encoder: Encoder,
         *,
@@ -49,10 +46,10 @@ class FusionTeacher:
             whole = sorted(name for name in example.answers if name in self._row)
             if example.positive not in self._row and whole:
                 self._row[example.positive] = self._row[whole[0]]
-        self._passages = _vectors(store, contract, "passage", texts, encoder)
+        self._passages = stored_vectors(store, encoder, texts, "passage")
         questions = list(dict.fromkeys(example.question for example in data.examples))
         self._questions = dict(
-            zip(questions, _vectors(store, contract, "query", questions, encoder), strict=True),
+            zip(questions, stored_vectors(store, encoder, questions, "query"), strict=True),
         )
         self._lexical = BM25(texts, language=language)
 
@@ -75,9 +72,3 @@ def _standard(scores: np.ndarray) -> np.ndarray:
     """Mean 0 and deviation 1; all zero where the scores do not differ."""
     deviation = scores.std()
     return (scores - scores.mean()) / deviation if deviation > 1e-9 else np.zeros_like(scores)
-
-
-def _vectors(store: str | Path, contract: Contract, side: Side, texts: Sequence[str], encoder: Encoder) -> np.ndarray:
-    vectors = VectorStore(store, contract, side)
-    vectors.complete(texts, lambda missing: encoder.batches(missing, side))
-    return vectors.gather(texts)

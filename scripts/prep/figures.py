@@ -1,14 +1,12 @@
 """Figures of stage 1, each an SVG with its numbers as CSV beside it."""
 
-import csv
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from scripts.common.files import atomic_path, write_text
+from scripts.common.drawing import drawing, save_figure, write_table
 
 FIRST, SECOND = "#0072b2", "#d55e00"  # Okabe and Ito: told apart by colour-blind readers as well
 BINS = 40
@@ -38,24 +36,11 @@ def save(
     path: Path, columns: Sequence[str], rows: Sequence[tuple[Any, ...]], draw: Callable[[Any, Any, Sequence[str]], None]
 ) -> None:
     """Write ``<path>.csv`` and ``<path>.svg``, the same bytes for the same rows."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    write_text(path.with_suffix(".csv"), text.getvalue())
-    with matplotlib.rc_context({"svg.hashsalt": path.name, "svg.fonttype": "none", "font.size": 10}):
-        height = 3.2 if draw is _histogram else 0.9 + 0.32 * len(rows)
-        figure, axes = pyplot.subplots(figsize=(7.5, height), layout="constrained")
+    write_table(path.with_suffix(".csv"), columns, rows)
+    height = 3.2 if draw is _histogram else 0.9 + 0.32 * len(rows)
+    with drawing(path.name, (7.5, height), {"font.size": 10}) as (figure, axes):
         draw(axes, rows, columns)
-        axes.spines[["top", "right"]].set_visible(False)
-        with atomic_path(path.with_suffix(".svg")) as temporary:
-            figure.savefig(temporary, format="svg", metadata={"Date": None})
-        pyplot.close(figure)
+        save_figure(figure, path.with_suffix(".svg"))
 
 
 def _histogram(axes: Any, rows: Sequence[tuple[Any, ...]], _columns: Sequence[str]) -> None:
@@ -72,7 +57,7 @@ def _histogram(axes: Any, rows: Sequence[tuple[Any, ...]], _columns: Sequence[st
         )
     axes.set_xlabel("cosine with the question, base model")
     axes.set_ylabel("passages")
-    axes.legend(frameon=False)
+    axes.legend()
 
 
 def _bars(axes: Any, rows: Sequence[tuple[Any, ...]], columns: Sequence[str]) -> None:

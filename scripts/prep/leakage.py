@@ -13,7 +13,7 @@ import numpy as np
 
 from scripts.common.beir import TestSet
 from scripts.common.near_duplicates import near_duplicates
-from scripts.common.search import top_k
+from scripts.common.search import top_k, unit_length
 from scripts.prep.frozen import SAME, plain
 
 # Questions are short: two of five words more or less already halve the overlap of two ten-word questions
@@ -67,7 +67,7 @@ def _common(
     }
     if vectors is not None and training and tested:
         names = list(tested)
-        rows, scores = top_k(_unit(vectors([tested[name] for name in names])), _unit(vectors(training)), 1)
+        rows, scores = top_k(unit_length(vectors([tested[name] for name in names])), unit_length(vectors(training)), 1)
         best = scores[:, 0]
         close = [(names[i], training[int(rows[i, 0])], float(best[i])) for i in np.argsort(-best) if best[i] >= CLOSE]
         found["neighbours"] = {
@@ -102,10 +102,6 @@ def _part(found: Sequence[tuple[str, str, float]], tested: Mapping[str, str]) ->
             for name, text, value in found[:EXAMPLES]
         ],
     }
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def warnings_of(name: str, report: Mapping[str, Any]) -> list[str]:

@@ -20,6 +20,7 @@ from scripts.common.job import job, log
 from scripts.common.llm import LOCAL, endpoint_options
 from scripts.common.llm_embedding import EmbeddingModel
 from scripts.common.replies import ReplyStore
+from scripts.common.search import unit_length
 from scripts.common.vector_store import VectorStore
 from scripts.sdg.answers import is_yes_or_no, missing, says_too_little
 from scripts.sdg.checks import Coverage, Standing, marks, repeated_across, standing_of
@@ -141,7 +142,7 @@ def rank_own_segments(records: Sequence[dict[str, Any]], contract: Contract, sto
 def stored_vectors(contract: Contract, store: str | Path) -> VectorOf:
     """Questions' vectors by the base model, which rule ``embed`` has put into the store."""
     vectors = VectorStore(store, contract, "query")
-    return lambda question: _unit(vectors.gather([question])[0])
+    return lambda question: unit_length(vectors.gather([question])[0])
 
 
 def served_vectors(embedder: EmbeddingModel, records: Sequence[dict[str, Any]]) -> VectorOf:
@@ -152,12 +153,9 @@ def served_vectors(embedder: EmbeddingModel, records: Sequence[dict[str, Any]]) 
         log.warning("%d questions are too long for %s and are not compared with others", unknown, embedder.model)
     usage = embedder.usage
     log.info("%s: %d requests, %d vectors re-used", embedder.model, usage["requests"], usage["reused"])
-    return lambda question: None if (vector := vectors[question]) is None else _unit(np.asarray(vector, np.float32))
-
-
-def _unit(vector: np.ndarray) -> np.ndarray:
-    """Of length 1, so that the inner product is the cosine whatever the model does."""
-    return vector / max(float(np.linalg.norm(vector)), 1e-12)
+    return lambda question: (
+        None if (vector := vectors[question]) is None else unit_length(np.asarray(vector, np.float32))
+    )
 
 
 def judge_pairs(

@@ -47,7 +47,6 @@ def embed(
     contract = Contract.load(contract_file)
     store = VectorStore(store_root, contract, side)
     missing = store.missing(texts, dtype)
-    # what a served model's back end counts
     diagnostics: dict[str, int] = {}
     if missing:
         encoder = open_encoder(
@@ -71,7 +70,7 @@ def embed(
             # a padding token is an id and a mask value of 8 bytes each, and as much work as any other
             share, size = encoder.padding / max(1, encoder.padding + encoder.tokens), 16 * encoder.padding
             log.info("%d tokens and %.1f %% padding (%d bytes)", encoder.tokens, 100 * share, size)
-        diagnostics = encoder.diagnostics() if contract.url else {}
+        diagnostics = encoder.diagnostics()
     log.info("%d texts: %d encoded, %d found in the store", len(texts), len(missing), len(texts) - len(missing))
     keys = b"".join(sorted(map(text_key, texts)))
     write_json(

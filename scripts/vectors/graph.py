@@ -16,9 +16,11 @@ from pathlib import Path
 from scripts.common.contract import Contract, Side, weights_digest
 from scripts.common.encoder import TorchEncoder, open_encoder
 from scripts.common.errors import UserError
+from scripts.common.files import atomic_folder
 from scripts.common.job import job, log
 from scripts.common.models import resolve_model
 from scripts.common.onnx_encoder import OnnxEncoder
+from scripts.common.tokens import tokenizer_file
 
 OPSET = 17
 # Lowest cosine to PyTorch's vectors of the texts below
@@ -96,10 +98,10 @@ def make_graph(contract_file: str | Path, folder: Path, backend: str) -> None:
     contract = encoder.contract
     model_folder = resolve_model(contract.model, contract.revision, relative_to=Path(contract_file).parent)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".graph.", dir=folder.parent) as scratch:
-        traced, work = Path(scratch, "traced"), Path(scratch, "new")
+    # two jobs may make the same graph at once; whoever is last wins, with the same content
+    with tempfile.TemporaryDirectory(prefix=".traced.", dir=folder.parent) as scratch, atomic_folder(folder) as work:
+        traced = Path(scratch)
         for made in (traced, work):
-            made.mkdir()
             shutil.copyfile(model_folder / "config.json", made / "config.json")
         shutil.copyfile(tokenizer_file(model_folder), work / "tokenizer.json")
         write_graph(EmbeddingGraph(encoder.model, contract), traced / "model.onnx", opset=OPSET, use_dimensions=False)
@@ -108,9 +110,7 @@ def make_graph(contract_file: str | Path, folder: Path, backend: str) -> None:
         else:
             fuse(traced / "model.onnx", traced / "fused.onnx")
             quantize_dynamic(traced / "fused.onnx", work / "model.onnx")
-        found = dataclasses.replace(
-            contract, model=".", revision=None, backend="onnx", weights_sha256=weights_digest(work)
-        )
+        found = contract.of_graph(work)
         found.save(work / "contract.json")
         sides: tuple[Side, Side] = ("query", "passage")
         converted = OnnxEncoder(found, work)
@@ -123,16 +123,6 @@ def make_graph(contract_file: str | Path, folder: Path, backend: str) -> None:
                 f"vectors.backend={backend}: this model's graph gives other vectors than PyTorch (cosine {least:.4f}, "
                 f"least allowed {LEAST_COSINE[backend]}). Use vectors.backend=torch."
             )
-        # two jobs may make the same graph at once; whoever is last wins, with the same content
-        if folder.exists():
-            folder.rename(Path(scratch, "old"))
-        work.rename(folder)
-
-
-def tokenizer_file(folder: Path) -> Path:
-    """The tokenizer's file; opening the encoder has made sure that there is one."""
-    top = folder / "tokenizer.json"
-    return top if top.is_file() else folder / "tokenizer" / "tokenizer.json"
 
 
 if __name__ == "__main__":

@@ -7,8 +7,6 @@ names its version (the digest of all that decides a vector), and :func:`open_ind
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from scripts.common.contract import Contract
 from scripts.common.errors import UserError
 from scripts.common.files import atomic_path, read_json, write_json
@@ -59,7 +57,7 @@ def write_index(
     schema = pa.schema([table.schema.field("id"), table.schema.field("text"), field], {VERSION: tag})
     with atomic_path(targets["vectors"]) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
         for part in table.to_batches(BLOCK):
-            vectors = _gather(stored, part["text"].to_pylist(), contract)
+            vectors = stored.require(part["text"].to_pylist())
             if not index.is_trained:
                 index.train(vectors)
             index.add(vectors)
@@ -105,16 +103,6 @@ def open_index(folder: str | Path, contract: Contract) -> tuple[Any, list[str]]:
     if not index.ntotal == len(table) == facts["passages"]:
         raise UserError(f"the files in {folder} are of different runs. Delete the folder and run `snakemake reindex`.")
     return index, table["id"].to_pylist()
-
-
-def _gather(stored: VectorStore, texts: list[str], contract: Contract) -> np.ndarray:
-    try:
-        return stored.gather(texts)
-    except KeyError as error:
-        raise UserError(
-            f"the vector store lacks vectors of {contract.model}. Were files below cache/ deleted? Delete the "
-            "manifests below vectors/ as well, and run again."
-        ) from error
 
 
 if __name__ == "__main__":

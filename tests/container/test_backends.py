@@ -18,7 +18,8 @@ from scripts.deploy.container import LABEL, container_arguments, docker_command
 from scripts.deploy.images import recipe
 from scripts.deploy.undeploy import record_file, undeploy
 from tests.container.conftest import HERE, IMAGE, NAME
-from tests.deploy.test_deploy import free_port, options, start
+from tests.deploy.test_deploy import options, start
+from tests.outside import free_port
 
 pytestmark = [pytest.mark.container, pytest.mark.slow]
 SECRET = "s3cret-of-the-container"

@@ -8,7 +8,8 @@ import pytest
 
 from scripts.common.beir import write_beir
 from scripts.deploy.container import LABEL
-from tests.deploy.test_deploy import free_port, servers_of
+from tests.deploy.test_deploy import servers_of
+from tests.outside import free_port
 from tests.workflow.conftest import Workspace
 
 pytestmark = pytest.mark.slow

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,14 +23,9 @@ from scripts.deploy.process import find_process
 from scripts.deploy.service import read_record
 from scripts.deploy.undeploy import record_file, undeploy
 from tests.deploy.conftest import ROOT
+from tests.outside import free_port
 
 SECRET = "a-key-that-is-nowhere"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def options(**changes: Any) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Test collections: a small generated one, and real ones where they are at hand."""
 
-import os
 import zlib
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 
 from scripts.common.beir import TestSet, read_beir, write_beir
 from scripts.common.bm25 import tokens
+from tests.outside import COLLECTIONS
 
 TOPICS = (
     "supersonic wing boundary layer drag",
@@ -18,9 +18,6 @@ TOPICS = (
     "matrix inversion by pivoting",
     "leave accrual for part time staff",
 )
-# Named by the environment, or in a folder `shared` beside the checkout or above it
-SHARED = [folder / "shared" / "collections" for folder in Path(__file__).parents[3:]]
-COLLECTIONS = Path(os.environ.get("COLLECTIONS") or next(filter(Path.is_dir, SHARED), "collections"))
 
 
 def make_collection(folder: Path, *, queries_per_topic: int = 4, passages_per_topic: int = 9) -> Path:

@@ -32,7 +32,7 @@ def data() -> TrainingData:
 def teacher_of(data: TrainingData, folder: Path, model: Path, weight: float) -> FusionTeacher:
     contract = Contract.load(model / "contract.json")
     encoder = TorchEncoder(contract, model, device="cpu")
-    return FusionTeacher(folder, contract, data, encoder, lexical_weight=weight, language="english")
+    return FusionTeacher(folder, data, encoder, lexical_weight=weight, language="english")
 
 
 def test_scores_are_standardised_over_the_corpus(data: TrainingData, tmp_path: Path, tiny_model: Path) -> None:

