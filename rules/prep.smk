@@ -69,6 +69,7 @@ else:
                 "train_ratio",
                 "val_ratio",
                 "test_ratio",
+                "min_test_questions",
                 "conversion_seed",
                 "max_pos_docs",
                 "use_group_id_in_eval",

@@ -1,5 +1,6 @@
 """Which documents train, validate and test: by whole groups, so that no near-duplicate sits on both sides."""
 
+import collections
 import hashlib
 import random
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,19 +15,21 @@ PARTS = ("train", "val", "test")
 
 
 def assign(
-    askable: Iterable[str], others: Iterable[str], groups: Sequence[Sequence[str]], options: dict[str, Any]
+    askable: Mapping[str, int], others: Iterable[str], groups: Sequence[Sequence[str]], options: dict[str, Any]
 ) -> dict[str, str]:
     """Part (``train``, ``val`` or ``test``) by document.
 
     With ``split_assignment`` ``shuffle``, as in the recipe, groups are sorted, shuffled by seed and cut at the ratios;
     one more document may then move all others. With ``hash`` each group's name decides, so that a new document moves
-    no other (unless it is a near-duplicate and joins two groups).
+    no other (unless it is a near-duplicate and joins two groups). While ``min_test_questions`` asks for a larger test
+    than the ratio gives, new documents move the border: with their questions fewer documents are needed.
 
     Args:
-        askable: Documents with questions that may be asked in a test.
+        askable: Documents with questions that may be asked in a test, and how many each has.
         others: Documents with training-only pairs alone; they go with their group, or to training.
         groups: Documents that must stay together.
-        options: ``train_ratio``, ``val_ratio``, ``test_ratio``, ``conversion_seed``, ``split_assignment``.
+        options: ``train_ratio``, ``val_ratio``, ``test_ratio``, ``min_test_questions``, ``conversion_seed``,
+            ``split_assignment``.
 
     Raises:
         UserError: There are too few documents to hold some out.
@@ -35,38 +38,60 @@ def assign(
     for group in groups:
         for name in group[1:]:
             joined.join(group[0], name)
-    units = sorted({joined.find(document) for document in askable})
-    part_of_unit = (_hashed if options["split_assignment"] == "hash" else _shuffled)(units, options)
-    if options["test_ratio"] and "test" not in part_of_unit.values():
+    questions: collections.Counter[str] = collections.Counter()
+    for document, count in askable.items():
+        questions[joined.find(document)] += count
+    order, train, held_out = (_hashed if options["split_assignment"] == "hash" else _shuffled)(questions, options)
+    if len(order) > 1:
+        train, held_out = _none_empty(len(order), train, held_out, options)
+    train, held_out = _enough_questions([questions[name] for name in order], train, held_out, options)
+    if options["test_ratio"] and held_out == len(order):
         raise UserError(
-            f"{len(units)} documents (or groups of near-duplicates) with questions are too few to hold some out for "
+            f"{len(order)} documents (or groups of near-duplicates) with questions are too few to hold some out for "
             f"testing (prep.test_ratio {options['test_ratio']:g}). Generate questions for more documents, or set "
             "test_ratio to 0 and name a test set with eval.test_sets."
         )
+    part_of_unit = {
+        name: "train" if position < train else "val" if position < held_out else _last(options)
+        for position, name in enumerate(order)
+    }
     documents = dict.fromkeys([*others, *askable])
     return {document: part_of_unit.get(joined.find(document), "train") for document in documents}
 
 
-def _shuffled(units: list[str], options: dict[str, Any]) -> dict[str, str]:
-    names = list(units)
+def _shuffled(units: Iterable[str], options: dict[str, Any]) -> tuple[list[str], int, int]:
+    """Groups in the order of the split, and where validation and test begin."""
+    names = sorted(units)
     random.Random(options["conversion_seed"]).shuffle(names)
-    n_train, n_val = int(len(names) * options["train_ratio"]), int(len(names) * options["val_ratio"])
-    return {
-        name: "train" if position < n_train else "val" if position < n_train + n_val else _last(options)
-        for position, name in enumerate(names)
-    }
+    train = int(len(names) * options["train_ratio"])
+    return names, train, train + int(len(names) * options["val_ratio"])
 
 
-def _hashed(units: list[str], options: dict[str, Any]) -> dict[str, str]:
+def _hashed(units: Iterable[str], options: dict[str, Any]) -> tuple[list[str], int, int]:
+    """Groups in the order of the split, and where validation and test begin."""
     places = {name: place(name, options["conversion_seed"]) for name in units}
-    first, second = options["train_ratio"], options["train_ratio"] + options["val_ratio"]
-    parts = {name: "train" if at < first else "val" if at < second else _last(options) for name, at in places.items()}
-    # of few documents, chance may leave a part empty: the nearest to its border joins it
-    if options["test_ratio"] and len(units) > 1 and "test" not in parts.values():
-        parts[max(places, key=places.__getitem__)] = "test"
-    if options["train_ratio"] and len(units) > 1 and "train" not in parts.values():
-        parts[min(places, key=places.__getitem__)] = "train"
-    return parts
+    borders = options["train_ratio"], options["train_ratio"] + options["val_ratio"]
+    train, held_out = (sum(at < border for at in places.values()) for border in borders)
+    return sorted(places, key=places.__getitem__), train, held_out
+
+
+def _none_empty(units: int, train: int, held_out: int, options: dict[str, Any]) -> tuple[int, int]:
+    """Borders that leave neither training nor test empty: of few documents, chance may do so."""
+    if options["test_ratio"]:
+        train, held_out = min(train, units - 1), min(held_out, units - 1)
+    if options["train_ratio"]:
+        train, held_out = max(train, 1), max(held_out, 1)
+    return train, held_out
+
+
+def _enough_questions(questions: Sequence[int], train: int, held_out: int, options: dict[str, Any]) -> tuple[int, int]:
+    """Borders that give the test ``min_test_questions``, out of at most half of the documents."""
+    if not options["test_ratio"]:
+        return train, held_out
+    validating = held_out - train
+    while sum(questions[held_out:]) < options["min_test_questions"] and held_out - 1 >= len(questions) / 2:
+        held_out -= 1
+    return min(train, max(held_out - validating, 1)), held_out
 
 
 def _last(options: dict[str, Any]) -> str:

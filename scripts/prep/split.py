@@ -40,8 +40,8 @@ def split(source: str | Path, output: str | Path, *, corpus_id: str, options: di
     groups = read_groups(options)
     if options["split_near_duplicates"] is not None:
         groups += near_duplicate_groups(records, passages, examples, options["split_near_duplicates"])
-    askable = {example.document for example in examples if not example.training_only}
-    part_of = assign(askable, {example.document for example in examples} - askable, groups, options)
+    askable = collections.Counter(example.document for example in examples if not example.training_only)
+    part_of = assign(askable, {example.document for example in examples} - set(askable), groups, options)
     parts: dict[str, list[Example]] = {part: [] for part in PARTS}
     for example in examples:
         parts[part_of[example.document]].append(example)

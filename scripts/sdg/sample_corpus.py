@@ -14,7 +14,7 @@ from scripts.common.files import sha256_text, write_text
 from scripts.common.job import job, log
 
 
-def sample_corpus(package: str, folder: str | Path, documents: int = 90) -> int:
+def sample_corpus(package: str, folder: str | Path, documents: int = 120) -> int:
     """Write docstrings of a library's public classes and functions, one text file each.
 
     The choice depends on nothing but the installed version: public names whose docstring has 80 to 900 words, in the

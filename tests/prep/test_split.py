@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -108,22 +109,50 @@ def test_invariants(
 names = st.lists(st.text("abcdef/._", min_size=1, max_size=8), min_size=8, max_size=40, unique=True)
 
 
+def one_each(documents: Iterable[str]) -> dict[str, int]:
+    return dict.fromkeys(documents, 1)
+
+
 @given(documents=names, new=names, seed=st.integers(0, 5))
 def test_hash_assignment_is_stable_under_addition(documents: list[str], new: list[str], seed: int) -> None:
     options = {**OPTIONS, "split_assignment": "hash", "conversion_seed": seed}
     low = {name: place(name, seed) for name in documents}
     if not any(at >= 0.7 for at in low.values()) or not any(at < 0.6 for at in low.values()):
         return  # a part that chance left empty is filled up, which is not stable
-    before = assign(documents, [], [], options)
-    after = assign({*documents, *new}, [], [], options)
+    before = assign(one_each(documents), [], [], options)
+    after = assign(one_each({*documents, *new}), [], [], options)
     assert all(after[name] == part for name, part in before.items())
+
+
+@given(
+    questions=st.dictionaries(st.text("abcdef", min_size=1, max_size=6), st.integers(1, 9), min_size=4, max_size=40),
+    fewest=st.integers(0, 60),
+    seed=st.integers(0, 5),
+    assignment=st.sampled_from(["hash", "shuffle"]),
+)
+def test_the_test_gets_enough_questions_from_no_more_documents_than_needed(
+    questions: dict[str, int], fewest: int, seed: int, assignment: str
+) -> None:
+    options = {**OPTIONS, "split_assignment": assignment, "conversion_seed": seed}
+    plain = assign(questions, [], [], options)
+    part_of = assign(questions, [], [], {**options, "min_test_questions": fewest})
+    tests = {name for name in questions if part_of[name] == "test"}
+    before = {name for name in questions if plain[name] == "test"}
+    assert before <= tests, "what the ratio holds out stays held out"
+    assert "train" in part_of.values()
+    held = sum(questions[name] for name in tests)
+    if tests != before:
+        assert len(tests) <= len(questions) / 2
+        assert held - max(questions[name] for name in tests - before) < fewest, "one document fewer would not do"
+    elif len(tests) + 1 <= len(questions) / 2:
+        assert held >= fewest
 
 
 def test_shuffle_is_the_recipes() -> None:
     import random
 
     documents = [f"{number}.txt" for number in range(10)]
-    part_of = assign(documents, [], [], {**OPTIONS, "split_assignment": "shuffle"})
+    part_of = assign(one_each(documents), [], [], {**OPTIONS, "split_assignment": "shuffle"})
     order = sorted(documents)
     random.seed(42)
     random.shuffle(order)
@@ -133,7 +162,7 @@ def test_shuffle_is_the_recipes() -> None:
 @given(documents=names, seed=st.integers(0, 5), assignment=st.sampled_from(["hash", "shuffle"]))
 def test_groups_are_never_divided(documents: list[str], seed: int, assignment: str) -> None:
     groups = [documents[:2], documents[1:4], documents[5:7]]
-    part_of = assign(documents, [], groups, {**OPTIONS, "split_assignment": assignment, "conversion_seed": seed})
+    part_of = assign(one_each(documents), [], groups, {**OPTIONS, "split_assignment": assignment, "conversion_seed": seed})
     assert len({part_of[name] for name in documents[:4]}) == 1
     assert len({part_of[name] for name in documents[5:7]}) == 1
     assert set(part_of) == set(documents)

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.workflow.conftest import Workspace
@@ -52,7 +53,9 @@ def test_results_have_the_recipes_shape(workspace: Workspace) -> None:
     for model in ("base", "finetuned"):
         assert set(results[model]) == {"NDCG", "MAP", "Recall", "Precision"}
         assert set(results[model]["Precision"]) == {"P@1", "P@5", "P@10", "P@100"}
-        assert 0 < results[model]["NDCG"]["NDCG@10"] <= 1
+        scores = pd.read_parquet(workspace.output / f"stage3_eval/{model}/heldout.parquet")
+        assert len(scores) == results["_comparison"]["heldout"]["queries"] > 0
+        assert results[model]["NDCG"]["NDCG@10"] == pytest.approx(scores["NDCG@10"].mean(), abs=1e-5)
     assert results["_metadata"]["k_values"] == [1, 5, 10, 100]
 
 
