@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 
 # two busy thread pools on few cores are slower than one thread each; must precede the imports of numeric libraries
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # processes that tests start may take more threads, which must not spin while others have work
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -20,6 +24,15 @@ MODEL_OPTIONS = {
     "query_max_length": 64,
     "passage_max_length": 128,
 }
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers, tests that share a costly fixture of their folder run in one of them."""
+    for item in items:
+        definitions = getattr(item, "_fixtureinfo").name2fixturedefs.values()
+        shared = {found[-1].baseid for found in definitions if found[-1].scope == "session"} - {"", "tests"}
+        if shared:
+            item.add_marker(pytest.mark.xdist_group(max(shared, key=len)))
 
 
 @pytest.fixture(scope="session")

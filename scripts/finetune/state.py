@@ -40,7 +40,7 @@ class StateFolder:
         for old in sorted(self.folder.glob("state_*.pt"))[:-KEPT]:
             if old not in {self.state_file(number) for number in self.protected}:
                 old.unlink()
-        for torn in self.folder.glob("state_*.tmp"):
+        for torn in (*self.folder.glob("state_*.tmp"), *self.folder.glob("weights/.*.tmp")):
             torn.unlink()
 
     def load(self) -> dict[str, Any] | None:
