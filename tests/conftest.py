@@ -29,7 +29,9 @@ MODEL_OPTIONS = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several workers, tests that share a costly fixture of their folder run in one of them."""
     for item in items:
-        definitions = getattr(item, "_fixtureinfo").name2fixturedefs.values()
+        if not isinstance(item, pytest.Function):
+            continue
+        definitions = item._fixtureinfo.name2fixturedefs.values()
         shared = {found[-1].baseid for found in definitions if found[-1].scope == "session"} - {"", "tests"}
         if shared:
             item.add_marker(pytest.mark.xdist_group(max(shared, key=len)))

@@ -22,7 +22,8 @@ SCHEMA_FILE = Path(__file__).parents[2] / "config" / "schema" / "config.schema.y
 
 def load_schema(path: Path = SCHEMA_FILE) -> dict[str, Any]:
     """The JSON Schema of the configuration."""
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    # as safe as safe_load and ten times as fast, where PyYAML has its C part
+    return yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
 
 
 def resolve(config: dict[str, Any], schema: dict[str, Any] | None = None) -> dict[str, Any]:

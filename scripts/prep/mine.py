@@ -53,10 +53,9 @@ def mine(
     forbidden = forbidden_rows(data, passages, options["hard_neg_same_document"])
     positives = [[pool.row_of[entry["id"]] for entry in item["pos_doc"]] for item in data]
     weakest = np.empty(len(data), np.float32)
-    for index, (item, rows) in enumerate(zip(data, positives, strict=True)):
-        scores = (pool.vectors(rows) @ queries[index]).tolist()
+    for index, (item, scores) in enumerate(zip(data, positive_scores(queries, positives, pool), strict=True)):
         item["pos_doc"] = [
-            {"id": entry["id"], "score": float(score)} for entry, score in zip(item["pos_doc"], scores, strict=True)
+            {"id": entry["id"], "score": score} for entry, score in zip(item["pos_doc"], scores, strict=True)
         ]
         weakest[index] = min(scores)
     limits = [limit(float(score), options["hard_neg_margin"], options["hard_neg_margin_type"]) for score in weakest]
@@ -122,6 +121,20 @@ class Pool:
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
             yield part, self.vectors(part.tolist())
+
+
+def positive_scores(
+    queries: np.ndarray, positives: Sequence[Sequence[int]], pool: Pool, block: int = 4096
+) -> Iterator[list[float]]:
+    """Scores of each question's positives, with the vectors of ``block`` questions in memory."""
+    for start in range(0, len(positives), block):
+        part = positives[start : start + block]
+        counts = [len(rows) for rows in part]
+        asked = np.repeat(queries[start : start + block], counts, axis=0)
+        scores = np.einsum("ij,ij->i", pool.vectors([row for rows in part for row in rows]), asked).tolist()
+        for count in counts:
+            yield scores[:count]
+            del scores[:count]
 
 
 def finder(

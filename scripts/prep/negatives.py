@@ -13,6 +13,8 @@ import numpy as np
 
 # Passages of a tile: with 128 questions its float32 scores are 4 MB, which a core's caches hold
 TILE = 8192
+# Passages that share one maximum, by which most of a tile is passed over
+GROUP = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,13 +69,16 @@ def best_below(
     rows = np.full((total, count), -1, np.int64)
     above = np.zeros(total, np.int64)
     limits = np.asarray(limits, np.float32)
+    bars = Bars(barred)
     for block_rows, vectors in blocks:
         for start in range(0, len(block_rows), TILE):
             tile_rows, tile = block_rows[start : start + TILE], np.asarray(vectors[start : start + TILE], np.float32)
+            barred_queries, barred_columns = bars.within(tile_rows)
             for low in range(0, total, query_block):
                 part = slice(low, low + query_block)
                 found = queries[part] @ tile.T
-                _bar(found, tile_rows, barred[part])
+                first, last = np.searchsorted(barred_queries, (low, low + len(found)))
+                found[barred_queries[first:last] - low, barred_columns[first:last]] = -np.inf
                 above[part] += _take(found, tile_rows, limits[part], scores[part], rows[part])
             advance(len(tile_rows))
     return [
@@ -86,33 +91,66 @@ def best_below(
     ]
 
 
-def _bar(found: np.ndarray, tile_rows: np.ndarray, barred: Sequence[set[int]]) -> None:
-    for index, bars in enumerate(barred):
-        if bars:
-            wanted = np.fromiter(bars, np.int64, len(bars))
-            places = np.searchsorted(tile_rows, wanted)
-            inside = places < len(tile_rows)
-            places = places[inside]
-            found[index, places[tile_rows[places] == wanted[inside]]] = -np.inf
+class Bars:
+    """Pairs of a query and a passage that is never its candidate."""
+
+    def __init__(self, barred: Sequence[set[int]]) -> None:
+        counts = np.fromiter(map(len, barred), np.int64, len(barred))
+        rows = np.fromiter((row for own in barred for row in own), np.int64, counts.sum())
+        order = np.argsort(rows, kind="stable")
+        self._rows, self._queries = rows[order], np.repeat(np.arange(len(barred)), counts)[order]
+
+    def within(self, tile_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Queries (ascending) and columns of the pairs whose passages are among ``tile_rows`` (ascending)."""
+        first, last = np.searchsorted(self._rows, (tile_rows[0], tile_rows[-1] + 1)) if len(tile_rows) else (0, 0)
+        rows, queries = self._rows[first:last], self._queries[first:last]
+        columns = np.searchsorted(tile_rows, rows)
+        inside = tile_rows[columns] == rows
+        order = np.argsort(queries[inside], kind="stable")
+        return queries[inside][order], columns[inside][order]
 
 
 def _take(
     found: np.ndarray, tile_rows: np.ndarray, limits: np.ndarray, scores: np.ndarray, rows: np.ndarray
 ) -> np.ndarray:
-    """Merge a tile into the lists ``scores`` and ``rows``; returns how many passages lie above each limit."""
-    too_high = found > limits[:, None]
-    above = np.count_nonzero(too_high, axis=1)
-    found[too_high] = -np.inf
+    """Merge a tile into the lists ``scores`` and ``rows``; returns how many passages lie above each limit.
+
+    All but one pass over the tile, for the maxima of groups of passages, is confined to the few that can matter.
+    """
+    above = np.zeros(len(found), np.int64)
+    best = _maxima(found)
+    high = np.flatnonzero(best.max(axis=1) > limits)
+    if len(high):
+        lowered = found[high]
+        too_high = lowered > limits[high, None]
+        above[high] = too_high.sum(axis=1)
+        lowered[too_high] = -np.inf
+        found[high], best[high] = lowered, _maxima(lowered)
+    # equal scores of later tiles have higher rows and so lose
+    least = np.nextafter(scores[:, -1], np.float32(np.inf))
+    active = np.flatnonzero(best.max(axis=1) >= least)
+    if not len(active):
+        return above
     count = scores.shape[1]
-    for index in np.flatnonzero((found > scores[:, -1:]).any(axis=1)):
-        row = found[index]
-        # equal scores of later tiles have higher rows and so lose
-        places = np.flatnonzero(row > scores[index, -1])
-        if len(places) > 4 * count:
-            # all that tie with the last of the best stay in, so that the lower row can win below
-            places = places[row[places] >= np.partition(row[places], -count)[-count]]
-        both = np.concatenate([scores[index], row[places]])
-        names = np.concatenate([rows[index], tile_rows[places]])
-        order = np.lexsort((names, -both))[:count]
-        scores[index], rows[index] = both[order], names[order]
+    if best.shape[1] > count:
+        # so many groups have a passage of this score or more; all that tie with it stay in, for the lower row to win
+        least = np.maximum(least, np.partition(best, -count, axis=1)[:, -count])
+    wanted = np.flatnonzero(found[active] >= least[active, None])
+    owners, columns = np.divmod(wanted, found.shape[1])
+    owners_of_all = np.concatenate([np.repeat(np.arange(len(active)), count), owners])
+    both = np.concatenate([scores[active].ravel(), found[active[owners], columns]])
+    names = np.concatenate([rows[active].ravel(), tile_rows[columns]])
+    order = np.lexsort((names, -both, owners_of_all))
+    firsts = np.searchsorted(owners_of_all[order], np.arange(len(active)))
+    chosen = order[firsts[:, None] + np.arange(count)]
+    scores[active], rows[active] = both[chosen], names[chosen]
     return above
+
+
+def _maxima(found: np.ndarray) -> np.ndarray:
+    """Highest score of each group of ``GROUP`` columns (the last group is of what is left over)."""
+    whole = found.shape[1] // GROUP * GROUP
+    best = found[:, :whole].reshape(len(found), -1, GROUP).max(axis=2)
+    if whole == found.shape[1]:
+        return best
+    return np.concatenate([best, found[:, whole:].max(axis=1, keepdims=True)], axis=1)

@@ -26,6 +26,22 @@ def test_best_below_is_the_plain_rule(seed: int, passages: int, count: int, bloc
         assert [(c.row, c.score, c.rank) for c in got] == wanted
 
 
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), passages=st.integers(1, 900), count=st.integers(1, 12), values=st.integers(2, 40))
+def test_best_below_passes_over_nothing_in_large_tiles(seed: int, passages: int, count: int, values: int) -> None:
+    chooser = np.random.default_rng(seed)
+    corpus = chooser.integers(-values, values, (passages, 2)).astype(np.float32)
+    queries = chooser.integers(-3, 4, (7, 2)).astype(np.float32)
+    limits = np.append(chooser.integers(-3, 6, 6), np.inf).astype(np.float32)
+    barred = [set(chooser.integers(0, passages, 40).tolist()) for _ in queries]
+    found = best_below(queries, [(np.arange(passages), corpus)], limits, barred, count)
+    for query, most, bars, got in zip(queries, limits, barred, found, strict=True):
+        scores = corpus @ query
+        order = [row for row in np.lexsort((np.arange(passages), -scores)).tolist() if row not in bars]
+        wanted = [(row, float(scores[row]), rank) for rank, row in enumerate(order, 1) if scores[row] <= most][:count]
+        assert [(c.row, c.score, c.rank) for c in got] == wanted
+
+
 @given(score=st.floats(-1, 1), margin=st.floats(0.01, 1))
 def test_the_limit_never_lies_above_the_positive(score: float, margin: float) -> None:
     assert limit(score, margin, "perc") <= score

@@ -162,7 +162,9 @@ def test_shuffle_is_the_recipes() -> None:
 @given(documents=names, seed=st.integers(0, 5), assignment=st.sampled_from(["hash", "shuffle"]))
 def test_groups_are_never_divided(documents: list[str], seed: int, assignment: str) -> None:
     groups = [documents[:2], documents[1:4], documents[5:7]]
-    part_of = assign(one_each(documents), [], groups, {**OPTIONS, "split_assignment": assignment, "conversion_seed": seed})
+    part_of = assign(
+        one_each(documents), [], groups, {**OPTIONS, "split_assignment": assignment, "conversion_seed": seed}
+    )
     assert len({part_of[name] for name in documents[:4]}) == 1
     assert len({part_of[name] for name in documents[5:7]}) == 1
     assert set(part_of) == set(documents)

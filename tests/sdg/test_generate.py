@@ -169,7 +169,9 @@ from tests.sdg.conftest import configuration
 from tests.sdg.test_generate import run
 from scripts.common.files import read_jsonl
 work, url = Path(sys.argv[1]), sys.argv[2]
-run(work, [record for _, record in read_jsonl(work / "made.jsonl")], configuration(work, url, llm__timeout=60), parallel=4)
+made = [record for _, record in read_jsonl(work / "made.jsonl")]
+# on a busy machine a request may take long, and one sent again would count twice
+run(work, made, configuration(work, url, llm__timeout=60), parallel=4)
 """
 
 
