@@ -252,6 +252,9 @@ def _evaluation(c: dict[str, Any]) -> Iterator[str]:
     taken = {"base", "finetuned", "onnx", "nim", "vllm", "bm25", "fusion", "comparison", "refused", "figures"}
     for name in sorted(taken & set(ev["checkpoints"])):
         yield f"eval.checkpoints.{name}: that name is taken; choose another"
+    known = {"heldout", *ev["test_sets"]}
+    if ev["decide_on"] is not None and ev["decide_on"] not in known:
+        yield f"eval.decide_on is {ev['decide_on']!r}, which is no test set; there are {', '.join(sorted(known))}"
     if ev["judge_near_misses"] and c["sdg"]["quality_judge_provider"] not in c["llm"]["providers"]:
         yield (
             f"eval.judge_near_misses needs a judge that is served: sdg.quality_judge_provider is "

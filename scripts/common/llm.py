@@ -22,6 +22,7 @@ from scripts.common.llm_traffic import (
     price_of,
     wait_and_retry,
 )
+from scripts.common.redaction import redacted_url
 from scripts.common.replies import ReplyStore
 
 LOCAL = "local"
@@ -106,13 +107,6 @@ def open_client(
         # one connection for each request under way: their number is bounded elsewhere
         http_client=openai.DefaultHttpxClient(follow_redirects=False, trust_env=not direct),
     )
-
-
-def redacted_url(url: str) -> str:
-    """An address without user, password and query, for files and messages."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{parts.path}"
 
 
 def endpoint_options(

@@ -8,7 +8,7 @@ from scripts.common.contract import Contract
 from scripts.common.errors import UserError
 from scripts.common.files import read_json, write_json
 from scripts.common.job import job, log
-from scripts.eval.redaction import redacted
+from scripts.common.redaction import redacted
 from scripts.eval.results import read_result
 from scripts.eval.verdict import SHIP, decide
 

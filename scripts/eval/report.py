@@ -12,9 +12,9 @@ from typing import Any
 from scripts.common.bm25 import tokens
 from scripts.common.files import read_json, sha256_file, write_text
 from scripts.common.job import job, log
+from scripts.common.redaction import redacted
 from scripts.eval.figures import render
 from scripts.eval.gathered import figures, optional
-from scripts.eval.redaction import redacted
 
 PAGE = Path(__file__).parent / "page"
 DECISIONS = {

@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 
 from scripts.common.files import read_jsonl, write_json
 from scripts.common.job import job, log
-from scripts.common.llm import LOCAL, Messages, is_loopback, redacted_url
+from scripts.common.llm import LOCAL, Messages, is_loopback
 from scripts.common.llm_traffic import estimate_tokens, price_of
+from scripts.common.redaction import redacted_url
 from scripts.common.replies import ReplyStore
 from scripts.sdg import full, prompts, simple
 from scripts.sdg.generated import ARTIFACT_TYPES

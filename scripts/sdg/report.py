@@ -3,18 +3,16 @@
 import collections
 import html
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from scripts.common.files import read_json, sha256_file, write_json, write_text
-from scripts.common.llm import redacted_url
+from scripts.common.redaction import redacted
 
 RECORD_SCHEMA = Path(__file__).parents[2] / "config" / "schema" / "record.schema.json"
 DUPLICATES = ("asked before", "near duplicate", "near duplicate of another document's")
 STEPS = ("asked", "generated", "deduplicated", "judged", "kept")
-_SECRET = re.compile(r"(key|token|secret|password)$", re.IGNORECASE)
 
 
 def summary(
@@ -91,20 +89,6 @@ def draw(report: Mapping[str, Any], target: str | Path) -> None:
             f'<text x="{306 + width}" y="{top + 15}">{count:,}</text>',
         ]
     write_text(target, "\n".join([*lines, "</svg>"]) + "\n")
-
-
-def redacted(value: Any) -> Any:
-    """A configuration without secrets: by an option's name, and in addresses."""
-    if isinstance(value, Mapping):
-        return {
-            name: "***" if _SECRET.search(str(name)) and isinstance(item, str) else redacted(item)
-            for name, item in value.items()
-        }
-    if isinstance(value, list):
-        return [redacted(item) for item in value]
-    if isinstance(value, str) and re.match(r"https?://", value):
-        return redacted_url(value)
-    return value
 
 
 def write_provenance(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.eval.redaction import redacted
+from scripts.common.redaction import redacted
 from scripts.eval.report import marked
 from tests.eval.report_parts import fill_output
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scripts.common.redaction import redacted
 from scripts.sdg import simple
 from scripts.sdg.answers import missing, says_too_little
 from scripts.sdg.checks import AMBIGUOUS, TOO_EASY, Coverage, Standing, marks, repeated_across, standing_of
@@ -14,7 +15,7 @@ from scripts.sdg.generated import ARTIFACT_TYPES
 from scripts.sdg.headings import code_blocks, headings, tables
 from scripts.sdg.llm_free_extra import extra_pairs
 from scripts.sdg.mixing import limit_llm_free
-from scripts.sdg.report import check_records, draw, redacted, summary
+from scripts.sdg.report import check_records, draw, summary
 from scripts.sdg.simple import read_questions
 from tests.sdg.conftest import records
 

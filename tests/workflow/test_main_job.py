@@ -1,6 +1,7 @@
 """The main job on real documents with real parts: what it leaves behind, and that nothing runs twice."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -39,7 +40,8 @@ def test_questions_come_from_the_real_generator(workspace: Workspace) -> None:
         record for record in records if any(p["query_type"] == "contextual" for p in record["qa_generation"]["pairs"])
     ]
     assert len(records) == 30
-    assert len(asked) == 12
+    # a reply without a question is possible, twelve are not
+    assert 0 < len(asked) <= 12
     for record in records:
         pairs, verdicts = record["deduplicated_qa_pairs"], record["qa_evaluations"]["evaluations"]
         assert len(pairs) == len(verdicts)
@@ -76,10 +78,18 @@ def test_the_tuned_model_loads_elsewhere_with_the_same_vectors(workspace: Worksp
 
 
 def test_training_changed_the_model(workspace: Workspace) -> None:
+    from safetensors.numpy import load_file
+
     summary = workspace.read("stage2_finetune/finetune.json")
-    assert summary["last_loss"] < summary["first_loss"]
+    assert not summary["base_won"]
+    assert summary["validation_questions"] > 0
+    tuned = workspace.output / "stage2_finetune/checkpoints/LATEST/model/consolidated/model.safetensors"
+    before, after = load_file(Path(workspace.config["model"]["base_model"]) / "model.safetensors"), load_file(tuned)
+    matrices = [name for name, values in before.items() if values.ndim == 2 and "position" not in name]
+    assert all((after[name] != before[name]).any() for name in matrices if "pooler" not in name)
     rows = [json.loads(line) for line in (workspace.output / "stage2_finetune/training.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(1, summary["plan"]["total_steps"] + 1))
+    assert all(np.isfinite(row["loss"]) and row["grad_norm"] > 0 for row in rows)
 
 
 def test_export_is_verified(workspace: Workspace) -> None:

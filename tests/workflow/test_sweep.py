@@ -2,6 +2,7 @@
 
 import pytest
 
+from scripts.finetune.sweep import table as as_table
 from tests.workflow.conftest import Workspace
 
 pytestmark = pytest.mark.slow
@@ -20,12 +21,16 @@ def test_a_sweep_trains_each_combination_and_compares_them(workspace: Workspace)
     assert all(set(row["tests"]) == {"heldout"} for row in found["rows"])
     table = (swept.output / "stage2_finetune/sweep.md").read_text()
     assert sum(line.startswith("|") for line in table.splitlines()) == 5
-    # so few documents leave no validation questions
-    assert not any(row["chosen"] for row in found["rows"])
-    assert "set finetune.select=validation and prep.val_ratio" in table
+    # validation chooses, the first of equals
+    scores = [row["validation"] for row in found["rows"]]
+    assert [row["chosen"] for row in found["rows"]] == [place == scores.index(max(scores)) for place in range(2)]
+    assert "the test sets had no say" in table
     assert swept.jobs("sweep") == {}
     # the main job's own training is untouched
     assert workspace.jobs() == {}
+    # without validation questions there would be no choice
+    unscored = [{**row, "validation": None, "chosen": False} for row in found["rows"]]
+    assert "set finetune.select=validation and prep.val_ratio" in as_table({**found, "rows": unscored}, "Sweep")
 
 
 def test_a_data_curve_trains_on_shares_of_the_documents(workspace: Workspace) -> None:
