@@ -6,8 +6,10 @@ other languages have none of the openings, and are let pass.
 """
 
 import re
+from collections.abc import Callable
 
 from scripts.sdg.filters import content_words, stem
+from scripts.sdg.sentences import sentence_spans
 
 # Content words that a passage must have besides those of the question: a heading alone, or a sentence that only names
 # the subject, answers nothing
@@ -66,6 +68,15 @@ _TWO = re.compile(r",? (and|or) (what|how|why|when|where|which|who|is|are|does|d
 _YES_OR_NO = re.compile(
     r"(is|are|was|were|do|does|did|can|could|has|have|had|will|would|should|must|may)\b", re.IGNORECASE
 )
+# Abstracts announce what the text behind them says
+_ANNOUNCES = re.compile(
+    r"\b(?:is|are|was|were|be|been) (?:also |briefly |then |first |finally |\w+ly )?(?:described|discussed|presented|"
+    r"given|reported|outlined|tested|examined|reviewed|considered|analy[sz]ed|listed|investigated|studied|illustrated|"
+    r"summari[sz]ed|surveyed|explored|mentioned)\b|"
+    r"\b(?:describes?|discusses|lists|presents|reports|outlines|examines|reviews|surveys)\b",
+    re.IGNORECASE,
+)
+_ASKS_FOR_CONTENT = re.compile(r"(how|what|which|why)\b(?!.*\b(purpose|aim|goal|objective)s?\b)", re.IGNORECASE)
 
 
 def missing(question: str, passage: str) -> str | None:
@@ -91,6 +102,23 @@ def missing(question: str, passage: str) -> str | None:
     if any(word.lower()[:6] not in text for word in _MOST.findall(question)):
         return "asks for what its passage does not say"
     return None
+
+
+def only_announces(question: str, passage: str, coverage: Callable[[str, str], float]) -> bool:
+    """Whether all that a passage has on a question is the promise of an answer, as in "the method is described".
+
+    Args:
+        question: One line.
+        passage: The text it was asked about.
+        coverage: How much of a question a text speaks of, see :class:`scripts.sdg.checks.Coverage`.
+    """
+    if not _ASKS_FOR_CONTENT.match(question):
+        return False
+    sentences = [passage[start:end] for start, end in sentence_spans(passage)]
+    spoken = [coverage(question, sentence) for sentence in sentences]
+    most = max(spoken, default=0.0)
+    nearest = [sentence for sentence, value in zip(sentences, spoken, strict=True) if value >= most - 1e-9]
+    return most > 0 and all(_ANNOUNCES.search(sentence) for sentence in nearest)
 
 
 def says_too_little(question: str, passage: str) -> bool:

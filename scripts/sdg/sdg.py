@@ -22,7 +22,7 @@ from scripts.common.llm_embedding import EmbeddingModel
 from scripts.common.replies import ReplyStore
 from scripts.common.search import unit_length
 from scripts.common.vector_store import VectorStore
-from scripts.sdg.answers import is_yes_or_no, missing, says_too_little
+from scripts.sdg.answers import is_yes_or_no, missing, only_announces, says_too_little
 from scripts.sdg.checks import Coverage, Standing, marks, repeated_across, standing_of
 from scripts.sdg.filters import fault, normal_form
 from scripts.sdg.lookups import LOOKUPS
@@ -214,6 +214,8 @@ def _fault(
         least = max(options["min_coverage"], YES_OR_NO_COVERAGE) if is_yes_or_no(question) else options["min_coverage"]
         if covered < least:
             return "not answered by its segment"
+        if only_announces(question, passage, coverage):
+            return "its segment only announces an answer"
     unwanted = set(pair["marks"]) & set(options["drop_marked"])
     return f"marked {min(unwanted)}" if unwanted else None
 

@@ -8,7 +8,7 @@ import pytest
 
 from scripts.common.redaction import redacted
 from scripts.sdg import simple
-from scripts.sdg.answers import missing, says_too_little
+from scripts.sdg.answers import missing, only_announces, says_too_little
 from scripts.sdg.checks import AMBIGUOUS, TOO_EASY, Coverage, Standing, marks, repeated_across, standing_of
 from scripts.sdg.filters import fault
 from scripts.sdg.generated import ARTIFACT_TYPES
@@ -136,6 +136,27 @@ def test_purposes_and_reasons_leave_traces() -> None:
 def test_a_segment_says_more_than_the_question() -> None:
     assert says_too_little("What is the effect of sweep on wings?", "The effect of sweep on wings is discussed.")
     assert not says_too_little("How many pumps feed the boiler?", PASSAGE)
+
+
+ABSTRACT = (
+    "A relaxed schedule of the feed pumps. The choice of the schedule is discussed. Valves are closed in pairs, so that "
+    "the boiler keeps its pressure while one of them leaks. This paper describes tests with hot water."
+)
+
+
+@pytest.mark.parametrize(
+    ("question", "promised"),
+    [
+        ("How does the choice of a schedule help?", True),
+        ("What are tests with hot water?", True),
+        ("How are valves closed?", False),
+        ("Why does the boiler keep its pressure?", False),
+        ("What is the purpose of the choice of a schedule?", False),
+        ("Is the choice of a schedule discussed?", False),
+    ],
+)
+def test_the_promise_of_an_answer_is_none(question: str, promised: bool) -> None:
+    assert only_announces(question, ABSTRACT, Coverage([ABSTRACT, "other text"])) is promised
 
 
 def test_words_of_identifiers_count() -> None:
