@@ -139,8 +139,8 @@ def test_a_segment_says_more_than_the_question() -> None:
 
 
 ABSTRACT = (
-    "A relaxed schedule of the feed pumps. The choice of the schedule is discussed. Valves are closed in pairs, so that "
-    "the boiler keeps its pressure while one of them leaks. This paper describes tests with hot water."
+    "A relaxed schedule of the feed pumps. The choice of the schedule is discussed. Valves are closed in pairs, so "
+    "that the boiler keeps its pressure while one of them leaks. This paper describes tests with hot water."
 )
 
 
