@@ -26,7 +26,9 @@ def assign(
 
     Args:
         askable: Documents with questions that may be asked in a test, and how many each has.
-        others: Documents with training-only pairs alone; they go with their group, or to training.
+        others: Documents with training-only pairs alone; they go with their group, or train and validate in the
+            proportion of the two ratios: of a large corpus of which few documents were asked about, validation would
+            otherwise have too few questions to choose by.
         groups: Documents that must stay together.
         options: ``train_ratio``, ``val_ratio``, ``test_ratio``, ``min_test_questions``, ``conversion_seed``,
             ``split_assignment``.
@@ -41,7 +43,7 @@ def assign(
     questions: collections.Counter[str] = collections.Counter()
     for document, count in askable.items():
         questions[joined.find(document)] += count
-    order, train, held_out = (_hashed if options["split_assignment"] == "hash" else _shuffled)(questions, options)
+    order, train, held_out = _cut(questions, options)
     if len(order) > 1:
         train, held_out = _none_empty(len(order), train, held_out, options)
     train, held_out = _enough_questions([questions[name] for name in order], train, held_out, options)
@@ -56,11 +58,27 @@ def assign(
         for position, name in enumerate(order)
     }
     documents = dict.fromkeys([*others, *askable])
-    return {document: part_of_unit.get(joined.find(document), "train") for document in documents}
+    rest = {joined.find(document) for document in documents} - part_of_unit.keys()
+    part_of_unit |= _without_test(rest, options)
+    return {document: part_of_unit[joined.find(document)] for document in documents}
+
+
+def _without_test(units: Iterable[str], options: dict[str, Any]) -> dict[str, str]:
+    """``train`` or ``val`` by group, where none can test."""
+    both = options["train_ratio"] + options["val_ratio"]
+    share = options["train_ratio"] / both if both else 1.0
+    scaled = {**options, "train_ratio": share, "val_ratio": 1 - share}
+    order, train, _ = _cut(units, scaled)
+    train = max(train, 1) if options["train_ratio"] else train
+    return {name: "train" if position < train else "val" for position, name in enumerate(order)}
+
+
+def _cut(units: Iterable[str], options: dict[str, Any]) -> tuple[list[str], int, int]:
+    """Groups in the order of the split, and where validation and test begin."""
+    return (_hashed if options["split_assignment"] == "hash" else _shuffled)(units, options)
 
 
 def _shuffled(units: Iterable[str], options: dict[str, Any]) -> tuple[list[str], int, int]:
-    """Groups in the order of the split, and where validation and test begin."""
     names = sorted(units)
     random.Random(options["conversion_seed"]).shuffle(names)
     train = int(len(names) * options["train_ratio"])
@@ -68,7 +86,6 @@ def _shuffled(units: Iterable[str], options: dict[str, Any]) -> tuple[list[str],
 
 
 def _hashed(units: Iterable[str], options: dict[str, Any]) -> tuple[list[str], int, int]:
-    """Groups in the order of the split, and where validation and test begin."""
     places = {name: place(name, options["conversion_seed"]) for name in units}
     borders = options["train_ratio"], options["train_ratio"] + options["val_ratio"]
     train, held_out = (sum(at < border for at in places.values()) for border in borders)

@@ -170,6 +170,26 @@ def test_groups_are_never_divided(documents: list[str], seed: int, assignment: s
     assert set(part_of) == set(documents)
 
 
+@given(documents=names, seed=st.integers(0, 5), assignment=st.sampled_from(["hash", "shuffle"]))
+def test_documents_that_cannot_test_train_and_validate(documents: list[str], seed: int, assignment: str) -> None:
+    options = {**OPTIONS, "split_assignment": assignment, "conversion_seed": seed}
+    askable, others = documents[:6], documents[6:]
+    alone = assign(one_each(askable), [], [], options)
+    part_of = assign(one_each(askable), others, [others[:2]], options)
+    assert {name: part_of[name] for name in askable} == alone
+    assert len({part_of[name] for name in others[:2]}) == 1
+    assert {part_of[name] for name in others} <= {"train", "val"}
+    never = assign(one_each(askable), others, [], {**options, "train_ratio": 0.7, "val_ratio": 0.0})
+    assert {never[name] for name in others} == {"train"}
+
+
+def test_of_many_documents_that_cannot_test_the_ratio_validates() -> None:
+    options = {**OPTIONS, "split_assignment": "hash"}
+    part_of = assign({}, [f"{number}.txt" for number in range(700)], [], {**options, "test_ratio": 0.0})
+    share = OPTIONS["val_ratio"] / (OPTIONS["val_ratio"] + OPTIONS["train_ratio"])
+    assert sum(part == "val" for part in part_of.values()) / 700 == pytest.approx(share, abs=0.05)
+
+
 def articles(count: int) -> list[dict[str, Any]]:
     return [
         record(f"{n}.txt", [f"{' '.join(f'w{n}x{i}' for i in range(30))} end"], [(f"question {n}", [1])])
