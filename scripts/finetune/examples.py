@@ -138,8 +138,6 @@ def share_of_documents(data: TrainingData, share: float) -> list[Example]:
 def usable(examples: Sequence[Example], *, in_batch: bool, most: int | None) -> list[Example]:
     """Examples that have something to be told apart from; without in-batch negatives that takes a hard negative.
 
-    Of more than ``most``, query types in turn give one each, in the order of a hash, so that a rare type stays whole.
-
     Raises:
         UserError: None is left.
     """
@@ -155,11 +153,16 @@ def usable(examples: Sequence[Example], *, in_batch: bool, most: int | None) -> 
         )
     if most is None or len(left) <= most:
         return left
+    log.info("training on %d of %d examples (finetune.max_examples)", most, len(left))
+    return in_turns(left, most)
+
+
+def in_turns(examples: Sequence[Example], most: int) -> list[Example]:
+    """At most so many examples, in the order of a hash: query types in turn give one, so a rare type stays whole."""
     by_type: dict[str, list[Example]] = {}
-    for example in sorted(left, key=lambda item: sha256_text(item.question + item.positive)):
+    for example in sorted(examples, key=lambda item: sha256_text(item.question + item.positive)):
         by_type.setdefault(example.query_type, []).append(example)
     turns = (example for turn in itertools.zip_longest(*by_type.values()) for example in turn if example is not None)
-    log.info("training on %d of %d examples (finetune.max_examples)", most, len(left))
     return list(itertools.islice(turns, most))
 
 

@@ -10,7 +10,7 @@ from scripts.common.beir import TestSet
 from scripts.common.metrics import evaluate_run
 from scripts.common.passages import searchable
 from scripts.common.search import as_run, top_k
-from scripts.finetune.examples import Example, TrainingData
+from scripts.finetune.examples import Example, TrainingData, in_turns
 
 K = 10
 # Passages that validation searches: enough to tell models apart, few enough to encode at every interval
@@ -47,9 +47,7 @@ class Validation:
         if not data.examples:
             return None
         chooser = random.Random(seed)
-        examples = list(data.examples)
-        chooser.shuffle(examples)
-        examples = examples[:QUERIES]
+        examples = in_turns(data.examples, QUERIES)
         cut = {example.positive for example in examples}
         own = {document for example in examples for document in data.documents(example.positive)}
         near = [name for name in searchable(data.passages) if not own.isdisjoint(data.documents(name))]

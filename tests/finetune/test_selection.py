@@ -6,7 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scripts.common.passages import Passage
+from scripts.finetune.examples import Example, TrainingData
 from scripts.finetune.selection import METRIC, Scores
+from scripts.finetune.validation import QUERIES, Validation
 from scripts.finetune.watch import Silent
 
 
@@ -46,3 +49,16 @@ def test_a_better_model_question_by_question_is_told_from_few(tmp_path: Path, er
     found = scores(tmp_path, s0=base, s100=base + 0.01)
     assert found.base not in found.within(found.ranked()[0], errors)
     assert all("by_question" not in row for row in found.rows)
+
+
+def test_of_many_questions_the_rare_kinds_all_validate() -> None:
+    passages = {f"p{n}": Passage(f"text {n}", [f"{n}.txt"]) for n in range(500)}
+    examples = [
+        Example(f"question {n}", f"p{n}", (), frozenset({f"p{n}"}), "title" if n % 50 else "contextual")
+        for n in range(500)
+    ]
+    validation = Validation.build(TrainingData(examples, passages), seed=0)
+    assert len(validation.questions) == QUERIES < 500
+    assert {f"question {n}" for n in range(0, 500, 50)} <= set(validation.questions)
+    again = Validation.build(TrainingData(examples[::-1], passages), seed=1)
+    assert set(again.questions) == set(validation.questions)
