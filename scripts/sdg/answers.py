@@ -68,15 +68,27 @@ _TWO = re.compile(r",? (and|or) (what|how|why|when|where|which|who|is|are|does|d
 _YES_OR_NO = re.compile(
     r"(is|are|was|were|do|does|did|can|could|has|have|had|will|would|should|must|may)\b", re.IGNORECASE
 )
-# Abstracts announce what the text behind them says
+# Abstracts announce what the text behind them says; what follows one of these with a "by" or an "as" says it itself
 _ANNOUNCES = re.compile(
-    r"\b(?:is|are|was|were|be|been) (?:also |briefly |then |first |finally |\w+ly )?(?:described|discussed|presented|"
-    r"given|reported|outlined|tested|examined|reviewed|considered|analy[sz]ed|listed|investigated|studied|illustrated|"
-    r"summari[sz]ed|surveyed|explored|mentioned)\b|"
-    r"\b(?:describes?|discusses|lists|presents|reports|outlines|examines|reviews|surveys)\b",
+    r"\b(?:is|are|was|were|be|been) (?:also |briefly |then |first |finally |\w+ly )?(?:analy[sz]ed|conducted|"
+    r"considered|derived|described|developed|discussed|examined|explored|extended|given|illustrated|included|"
+    r"investigated|listed|mentioned|outlined|performed|presented|reported|reviewed|studied|summari[sz]ed|surveyed|"
+    r"tested|undertaken)\b(?! (?:as|based|by|from|if|through|using|via|when|with)\b)|"
+    r"\b(?:describes?|discusses|lists|presents|reports|outlines|examines|reviews|surveys)\b|"
+    r"\b(?:description|discussion)s? of\b",
     re.IGNORECASE,
 )
-_ASKS_FOR_CONTENT = re.compile(r"(how|what|which|why)\b(?!.*\b(purpose|aim|goal|objective)s?\b)", re.IGNORECASE)
+_ASKS_FOR_CONTENT = re.compile(
+    r"how (?!(?:many|much|often|long|far|fast)\b)|(?:what|which|why)\b(?!.*\b(?:purpose|aim|goal|objective)s?\b)",
+    re.IGNORECASE,
+)
+# What a question asks for the something of: of these the passage need not have the word
+_ASKED_FOR = re.compile(
+    r"what (?:is|are|was|were) (?:the|an?) ((?:[\w'-]+ ){0,4}?[\w'-]+) (?:associated|at|behind|between|by|"
+    r"describing|for|from|in|of|on|that|to|used|which|with)\b",
+    re.IGNORECASE,
+)
+_ANY_WORD_FOR = frozenset("impact influence way".split())
 
 
 def missing(question: str, passage: str) -> str | None:
@@ -94,14 +106,21 @@ def missing(question: str, passage: str) -> str | None:
     # of names the plural too
     if _ENGLISH.match(question) and any(name.lower().removesuffix("s") not in text for name in _NAME.findall(question)):
         return "asks about a name that its passage does not have"
-    if any(
-        asked.search(question) and not said.search(passage)
-        for asked, said in (*_CUES, *zip(_EXTREMES, _EXTREMES, strict=True))
-    ):
+    cues = [said for asked, said in (*_CUES, *zip(_EXTREMES, _EXTREMES, strict=True)) if asked.search(question)]
+    if not all(said.search(passage) for said in cues):
         return "asks for what its passage does not say"
     if any(word.lower()[:6] not in text for word in _MOST.findall(question)):
         return "asks for what its passage does not say"
+    if not cues and _lacks_what_is_asked_for(question, passage):
+        return "asks for what its passage does not say"
     return None
+
+
+def _lacks_what_is_asked_for(question: str, passage: str) -> bool:
+    asked = _ASKED_FOR.match(question)
+    words = content_words(asked[1])[-1:] if asked else []
+    known = set(map(stem, content_words(passage)))
+    return any(word not in _ANY_WORD_FOR and stem(word) not in known for word in words)
 
 
 def only_announces(question: str, passage: str, coverage: Callable[[str, str], float]) -> bool:
