@@ -109,7 +109,7 @@ def validation_score(held_out: list[tuple[str, str, str]], contract: Any, model:
     encoder = TorchEncoder(contract, folder, device="cpu", model=model)
     validation = Validation.build(data_of(held_out), SEED)
     assert validation is not None
-    return validation.score(encoder.encode)
+    return float(validation.score(encoder.encode).mean())
 
 
 def ours(batch: int, steps: int, length: int, local: int) -> dict[str, Any]:
