@@ -106,7 +106,8 @@ def validation_score(held_out: list[tuple[str, str, str]], contract: Any, model:
     from scripts.finetune.validation import Validation
 
     folder = resolve_model(contract.model)
-    encoder = TorchEncoder(contract, folder, device="cpu", model=model)
+    # trainers leave it in training mode, and dropout would count
+    encoder = TorchEncoder(contract, folder, device="cpu", model=model.eval())
     validation = Validation.build(data_of(held_out), SEED)
     assert validation is not None
     return float(validation.score(encoder.encode).mean())
