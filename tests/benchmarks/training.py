@@ -100,14 +100,15 @@ def contract_of(folder: Path, length: int) -> Any:
 
 
 def validation_score(held_out: list[tuple[str, str, str]], contract: Any, model: Any) -> float:
-    """Validation nDCG@10 of a transformer, by the same code for both."""
-    from scripts.common.encoder import TorchEncoder
+    """Validation nDCG@10 of a transformer's weights, by the same code for both: in a model that was not trained in."""
+    from scripts.common.encoder import TorchEncoder, load_model
     from scripts.common.models import resolve_model
     from scripts.finetune.validation import Validation
 
     folder = resolve_model(contract.model)
-    # trainers leave it in training mode, and dropout would count
-    encoder = TorchEncoder(contract, folder, device="cpu", model=model.eval())
+    judged = load_model(folder, contract)
+    judged.load_state_dict(model.state_dict())
+    encoder = TorchEncoder(contract, folder, device="cpu", model=judged)
     validation = Validation.build(data_of(held_out), SEED)
     assert validation is not None
     return float(validation.score(encoder.encode).mean())
