@@ -21,9 +21,12 @@ from tests.benchmarks.model import OPTIONS
 
 QUERY_LENGTH, PASSAGE_LENGTH, SEED = 64, 256, 7
 RATE, TEMPERATURE = 2e-5, 0.05
+HELD_OUT = 100
+# Question, answering passage, other passage
+Pair = tuple[str, str, str]
 
 
-def pairs(count: int) -> list[tuple[str, str, str]]:
+def pairs(count: int) -> list[Pair]:
     """(first line, rest, another docstring's rest) of ``count`` documented functions, in a seeded order."""
     import random
 
@@ -51,6 +54,12 @@ def pairs(count: int) -> list[tuple[str, str, str]]:
     return [(question, passage, items[(n + 17) % count][1]) for n, (question, passage) in enumerate(items)]
 
 
+def read_pairs(file: str) -> tuple[list[Pair], list[Pair]]:
+    """Training and held-out pairs that the first process chose: what is documented depends on what is imported."""
+    rows = [tuple(row) for row in json.loads(Path(file).read_text(encoding="utf-8"))]
+    return rows[:-HELD_OUT], rows[-HELD_OUT:]
+
+
 def options(batch: int, local: int) -> dict[str, Any]:
     """Ours."""
     from scripts.common import config
@@ -74,7 +83,7 @@ def options(batch: int, local: int) -> dict[str, Any]:
     }
 
 
-def data_of(rows: list[tuple[str, str, str]]) -> Any:
+def data_of(rows: list[Pair]) -> Any:
     """Training data without documents, so that nothing is masked but copies."""
     from scripts.common.passages import Passage, passage_id
     from scripts.finetune.examples import Example, TrainingData
@@ -99,7 +108,7 @@ def contract_of(folder: Path, length: int) -> Any:
     return Contract.load(folder / "contract.json")
 
 
-def validation_score(held_out: list[tuple[str, str, str]], contract: Any, model: Any) -> float:
+def validation_score(held_out: list[Pair], contract: Any, model: Any) -> float:
     """Validation nDCG@10 of a transformer's weights, by the same code for both: in a model that was not trained in."""
     from scripts.common.encoder import TorchEncoder, load_model
     from scripts.common.models import resolve_model
@@ -114,7 +123,7 @@ def validation_score(held_out: list[tuple[str, str, str]], contract: Any, model:
     return float(validation.score(encoder.encode).mean())
 
 
-def ours(batch: int, steps: int, length: int, local: int) -> dict[str, Any]:
+def ours(batch: int, length: int, local: int, file: str) -> dict[str, Any]:
     """Train with this project's trainer."""
     from scripts.common.encoder import load_model
     from scripts.common.job import peak_memory_mb
@@ -125,8 +134,7 @@ def ours(batch: int, steps: int, length: int, local: int) -> dict[str, Any]:
     from scripts.finetune.trainer import Trainer
     from scripts.finetune.watch import Watch
 
-    rows = pairs(batch * steps + 100)
-    train, held_out = rows[:-100], rows[-100:]
+    train, held_out = read_pairs(file)
     with tempfile.TemporaryDirectory() as work:
         contract = contract_of(Path(work), length)
         folder = resolve_model(contract.model)
@@ -151,7 +159,7 @@ def ours(batch: int, steps: int, length: int, local: int) -> dict[str, Any]:
     return {"examples_per_s": len(train) / seconds, "peak_mb": peak, "ndcg@10": score, "padding": round(padding, 3)}
 
 
-def theirs(batch: int, steps: int, length: int, local: int) -> dict[str, Any]:
+def theirs(batch: int, length: int, local: int, file: str) -> dict[str, Any]:
     """Train with SentenceTransformerTrainer and MultipleNegativesRankingLoss; ``local`` must be the batch."""
     import os
 
@@ -169,8 +177,7 @@ def theirs(batch: int, steps: int, length: int, local: int) -> dict[str, Any]:
     from scripts.common.models import resolve_model
 
     assert local == batch
-    rows = pairs(batch * steps + 100)
-    train, held_out = rows[:-100], rows[-100:]
+    train, held_out = read_pairs(file)
     with tempfile.TemporaryDirectory() as work:
         contract = contract_of(Path(work), length)
         model = SentenceTransformer(str(resolve_model(contract.model)), device="cpu")
@@ -207,10 +214,14 @@ def theirs(batch: int, steps: int, length: int, local: int) -> dict[str, Any]:
     return {"examples_per_s": len(train) / seconds, "peak_mb": peak, "ndcg@10": score}
 
 
-def in_process(which: str, **arguments: int) -> dict[str, Any]:
+def in_process(which: str, steps: int, batch: int, **arguments: int) -> dict[str, Any]:
     """Run one side in a process of its own, so that neither finds the other's caches or memory."""
-    command = [sys.executable, "-m", "tests.benchmarks.training", which, json.dumps(arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as work:
+        file = Path(work, "pairs.json")
+        file.write_text(json.dumps(pairs(batch * steps + HELD_OUT)), encoding="utf-8")
+        given = json.dumps({"batch": batch, "file": str(file), **arguments})
+        command = [sys.executable, "-m", "tests.benchmarks.training", which, given]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr[-3000:])
     return json.loads(done.stdout.splitlines()[-1])
