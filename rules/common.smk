@@ -13,7 +13,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, workflow.basedir)
 
 from scripts.common.code_digest import code_digest
-from scripts.common.config import resolve
+from scripts.common.config import has_heldout, resolve
 from scripts.common.corpus import fingerprint, parse_extensions
 from scripts.common.errors import UserError
 from scripts.common.files import sha256_file

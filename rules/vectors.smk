@@ -9,7 +9,7 @@ TEST_SETS = {
     "heldout": config["eval"]["eval_data_path"] or out("stage1_data_prep/eval_beir"),
     **config["eval"]["test_sets"],
 }
-if config["prep"]["train_input_file"] and not config["eval"]["eval_data_path"]:
+if not has_heldout(config):
     del TEST_SETS["heldout"]
 CONSOLIDATED = config["eval"]["finetuned_model_path"] or out(
     "stage2_finetune/checkpoints/LATEST/model/consolidated"

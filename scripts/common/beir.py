@@ -81,6 +81,8 @@ def _read_texts(path: Path, *, allow_empty: bool) -> tuple[dict[str, str], dict[
             raise UserError(f"{path}, line {number}: id {name} stands there twice.")
         if not text and not allow_empty:
             raise UserError(f"{path}, line {number}: query {name} is empty.")
+        if not isinstance(row.get("metadata") or {}, dict):
+            raise UserError(f"{path}, line {number}: metadata of {name} must be an object.")
         texts[name] = text
         metadata[name] = row.get("metadata") or {}
     return texts, metadata
@@ -90,7 +92,11 @@ def _read_qrels(path: Path, queries: dict[str, str], corpus: dict[str, str]) -> 
     if not path.is_file():
         raise UserError(f"test set file {path} does not exist.")
     qrels: dict[str, dict[str, int]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+    try:
+        content = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"test set file {path} is not UTF-8 ({error}); save it as UTF-8.") from error
+    for number, line in enumerate(content.split("\n"), start=1):
         if not line.strip() or (number == 1 and line.split("\t")[0] == "query-id"):
             continue
         try:

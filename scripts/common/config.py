@@ -224,6 +224,8 @@ def _training(c: dict[str, Any]) -> Iterator[str]:
         )
     if finetune["select"] == "validation" and not prep["val_ratio"]:
         yield "finetune.select=validation needs validation documents: set prep.val_ratio (0.1, say) or select=last"
+    if finetune["general_set"] and finetune["select"] != "validation":
+        yield "finetune.general_set guards the choice that validation makes: set finetune.select=validation"
 
 
 def _sources(c: dict[str, Any]) -> Iterator[str]:
@@ -243,6 +245,13 @@ def _sources(c: dict[str, Any]) -> Iterator[str]:
         yield "prep.test_ratio is 0, so nothing is held out: raise it, or name a test set with eval.test_sets"
 
 
+def has_heldout(c: dict[str, Any]) -> bool:
+    """Whether there is a held-out test set: the split's, a frozen one, or a named one in its place."""
+    prep = c["prep"]
+    split = not prep["train_input_file"] and bool(prep["test_ratio"] or prep["eval_beir_path"])
+    return split or bool(c["eval"]["eval_data_path"])
+
+
 def _evaluation(c: dict[str, Any]) -> Iterator[str]:
     ev = c["eval"]
     if "heldout" in ev["test_sets"]:
@@ -252,7 +261,7 @@ def _evaluation(c: dict[str, Any]) -> Iterator[str]:
     taken = {"base", "finetuned", "onnx", "nim", "vllm", "bm25", "fusion", "comparison", "refused", "figures"}
     for name in sorted(taken & set(ev["checkpoints"])):
         yield f"eval.checkpoints.{name}: that name is taken; choose another"
-    known = {"heldout", *ev["test_sets"]}
+    known = {*(["heldout"] if has_heldout(c) else []), *ev["test_sets"]}
     if ev["decide_on"] is not None and ev["decide_on"] not in known:
         yield f"eval.decide_on is {ev['decide_on']!r}, which is no test set; there are {', '.join(sorted(known))}"
     if ev["judge_near_misses"] and c["sdg"]["quality_judge_provider"] not in c["llm"]["providers"]:

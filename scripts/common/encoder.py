@@ -128,8 +128,9 @@ class TorchEncoder(LocalEncoder):
         self.model = (load_model(folder, contract, attention) if model is None else model).eval().to(self.device)
         self._torch = torch
         devices = [self.device]
-        if self.device == "cuda":
-            devices = [f"cuda:{number}" for number in range(max(1, min(num_gpus, torch.cuda.device_count())))]
+        # a single one is the process's current GPU, which is another for each rank of a training
+        if self.device == "cuda" and (count := min(num_gpus, torch.cuda.device_count())) > 1:
+            devices = [f"cuda:{number}" for number in range(count)]
         self.replicate(devices)
 
     def replicate(self, devices: Sequence[str]) -> None:
@@ -201,11 +202,7 @@ def open_encoder(
             "Delete that contract file and run again."
         )
     folder = resolve_model(contract.model, contract.revision, relative_to=beside)
-    if weights_digest(folder) != contract.weights_sha256:
-        raise UserError(
-            f"the weights in {folder} are not those of {contract_file}. "
-            "If the model was replaced on purpose, delete that contract file and run again."
-        )
+    require_weights(contract, folder, contract_file)
     if contract.backend == "onnx":
         from scripts.common.onnx_encoder import OnnxEncoder
 
@@ -213,6 +210,15 @@ def open_encoder(
     return TorchEncoder(
         contract, folder, device=device, token_budget=token_budget, attention=attention, num_gpus=num_gpus
     )
+
+
+def require_weights(contract: Contract, folder: Path, contract_file: str | Path) -> None:
+    """:class:`UserError` unless a model folder has the weights that a contract was written for."""
+    if weights_digest(folder) != contract.weights_sha256:
+        raise UserError(
+            f"the weights in {folder} are not those of {contract_file}. "
+            "If the model was replaced on purpose, delete that contract file and run again."
+        )
 
 
 def pick_device(wanted: str) -> str:

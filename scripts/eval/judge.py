@@ -105,7 +105,7 @@ def ask(model: ChatModel, collection: TestSet, miss: dict[str, Any]) -> dict[str
         return {"grade": None, "reason": "the passage is too long for the judge"}
     except (ValueError, KeyError, TypeError):
         return {"grade": None, "reason": "the reply was not of the form asked for"}
-    if isinstance(grade, bool) or grade not in {0, 1, 2, 3}:
+    if isinstance(grade, bool) or not isinstance(grade, int) or grade not in range(4):
         return {"grade": None, "reason": "the reply was not of the form asked for"}
     return {"grade": grade, "reason": reason}
 

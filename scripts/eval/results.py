@@ -85,6 +85,9 @@ def read_run(path: str | Path) -> Run:
     run: Run = {}
     # not splitlines(), which knows more ends of a line than a file has; ids may hold spaces
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n"), start=1):
+        if not line.strip():
+            # a system that found nothing for any query writes nothing
+            continue
         try:
             query, rest = line.split(" Q0 ", 1)
             passage, _, score, _ = rest.rsplit(" ", 3)

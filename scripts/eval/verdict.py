@@ -81,14 +81,14 @@ def _on_main(
             f"The queries of {main} come from {row['groups']} documents; "
             f"below {FEWEST_GROUPS} nothing is decided ({words})."
         )
-    if row["low"] > 0 and row["p"] < level:
-        return SHIP, f"On {main} the tuned model is surely better: {words}."
     if _surely_worse(row, comparison):
         return DO_NOT_SHIP, f"On {main} the tuned model is surely worse: {words}."
     if row["high"] < worthwhile:
         return DO_NOT_SHIP, (
             f"On {main} there is no gain of {100 * worthwhile:g} points, which would be worth the change: {words}."
         )
+    if row["low"] > 0 and row["p"] < level:
+        return SHIP, f"On {main} the tuned model is surely better: {words}."
     more = ""
     if row["detectable"] and row["delta"]:
         # the error falls with the root of the number of queries

@@ -8,7 +8,7 @@ import torch
 
 from scripts.common.beir import read_beir
 from scripts.common.contract import Contract
-from scripts.common.encoder import TorchEncoder, load_model, pick_device
+from scripts.common.encoder import TorchEncoder, load_model, pick_device, require_weights
 from scripts.common.files import sha256_file, write_json
 from scripts.common.job import job, log
 from scripts.common.models import resolve_model
@@ -60,6 +60,7 @@ def finetune(
     world = world or World()
     contract = Contract.load(contract_file)
     folder = resolve_model(contract.model, contract.revision, relative_to=Path(contract_file).parent)
+    require_weights(contract, folder, contract_file)
     device = pick_device(device)
     torch.use_deterministic_algorithms(device == "cpu")
     data = read_training_data(train_file)
@@ -108,13 +109,17 @@ def finetune(
     )
     scores = Scores(states.folder / "validation.jsonl", _validation(val_file, options), watch)
 
+    def protect() -> None:
+        states.protected = {row["step"] for row in scores.tuned()[: options["save_total_limit"]]}
+
     def validate(step: int) -> bool:
         adapted.eval()
         scores.of(step, 1.0, TorchEncoder(contract, folder, device=device, model=adapted).encode)
-        best = scores.tuned()
-        states.protected = {row["step"] for row in best[: options["save_total_limit"]]}
-        return bool(best) and scores.stalled(options["early_stop_patience"])
+        protect()
+        return bool(scores.tuned()) and scores.stalled(options["early_stop_patience"])
 
+    # a resumed run knows its best checkpoints
+    protect()
     trainer.run(examples, validate)
     if not world.first:
         return {}

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from scripts.common.contract import Side
 from scripts.common.encoder import TorchEncoder
 from scripts.common.errors import UserError
+from scripts.common.files import read_jsonl
 from scripts.common.job import log
 from scripts.finetune.state import StateFolder
 from scripts.finetune.stored import stored_vectors
@@ -124,6 +125,7 @@ class Selection:
         self.encoder, self.base, self.scores, self.states = encoder, base, scores, states
         self.options, self.vectors, self.general = options, vectors, general
         self.general_scores: list[Row] = []
+        self._general_file = states.folder / "general.jsonl"
 
     def choose(self) -> Row:
         """The row to ship.
@@ -169,9 +171,7 @@ class Selection:
         if self.general is None:
             return True
         if not self.general_scores:
-            self.load(0, 0.0)
             self._score_general(0, 0.0, self._stored)
-        self.load(row["step"], row["share"])
         self._score_general(row["step"], row["share"], self.encoder.encode)
         drop = self.general_scores[0][METRIC] - self.general_scores[-1][METRIC]
         if drop <= self.options["general_max_drop"]:
@@ -183,8 +183,15 @@ class Selection:
         return False
 
     def _score_general(self, step: int, share: float, encode: Callable[[Sequence[str], Side], np.ndarray]) -> None:
-        score = round(float(self.general.score(encode).mean()), 5)  # type: ignore[union-attr]
-        self.general_scores.append({"step": step, "share": share, METRIC: score})
+        # a finished run has kept the weights it chose, and the scores of those it refused
+        known = [row for _, row in read_jsonl(self._general_file)] if self._general_file.is_file() else []
+        row = next((row for row in known if (row["step"], row["share"]) == (step, share)), None)
+        if row is None:
+            self.load(step, share)
+            row = {"step": step, "share": share, METRIC: round(float(self.general.score(encode).mean()), 5)}  # type: ignore[union-attr]
+            write_rows(self._general_file, [*known, row])
+        self.general_scores.append(row)
+        score = row[METRIC]
         log.info("step %d, share %.2f: general nDCG@%d %.4f", step, share, K, score)
 
     def _without_gain(self, best: Row, *, forgot: bool) -> Row:

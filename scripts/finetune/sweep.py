@@ -72,7 +72,7 @@ def score(contract: str | Path, folder: str, store: str | Path, device: str) -> 
     encoder = open_encoder(contract, device=device)
     queries = stored_vectors(store, encoder, list(test_set.queries.values()), "query")
     corpus = stored_vectors(store, encoder, list(test_set.corpus.values()), "passage")
-    rows, scores = top_k(queries, corpus, K)
+    rows, scores = top_k(queries, corpus, K + 1)  # one more: a query never finds itself
     return evaluate_run(test_set.qrels, as_run(list(test_set.queries), list(test_set.corpus), rows, scores), [K])
 
 

@@ -83,7 +83,7 @@ class Validation:
         """NDCG@10 of an encoder by question, in order."""
         queries, passages = encode(self.questions, "query"), encode(self.texts, "passage")
         most = max((len(names) for names in self.hidden.values()), default=0)
-        rows, scores = top_k(queries, passages, K + most)
+        rows, scores = top_k(queries, passages, K + 1 + most)  # one more: a query never finds itself
         run = as_run(list(self.qrels), self.names, rows, scores)
         for query, names in self.hidden.items():
             for name in names:

@@ -95,6 +95,16 @@ def test_resolve_leaves_its_argument_as_it_was() -> None:
         ({"prep__val_ratio": 0, "prep__test_ratio": 0.3}, ["finetune.select=validation needs validation documents"]),
         ({"prep__sdg_input_path": "a", "prep__train_input_file": "b"}, ["both set; keep one"]),
         ({"prep__train_input_file": "b"}, ["makes no test set", "eval.test_sets"]),
+        (
+            {
+                "prep__test_ratio": 0,
+                "prep__train_ratio": 0.9,
+                "eval__test_sets": {"a": "x"},
+                "eval__decide_on": "heldout",
+            },
+            ["eval.decide_on is 'heldout'"],
+        ),
+        ({"finetune__general_set": "x", "finetune__select": "last"}, ["set finetune.select=validation"]),
         ({"eval__decide_on": "people"}, ["eval.decide_on is 'people', which is no test set; there are heldout"]),
         ({"prep__test_ratio": 0, "prep__train_ratio": 0.9}, ["prep.test_ratio is 0", "eval.test_sets"]),
         ({"prep__split_strategy": "groups"}, ["needs prep.groups_json"]),

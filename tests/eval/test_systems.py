@@ -210,3 +210,8 @@ def test_systems_with_other_queries_are_refused(evaluated: Path, tmp_path: Path)
 def test_the_primary_metric_is_ndcg_near_ten() -> None:
     assert primary_metric([1, 5, 10, 100]) == "NDCG@10"
     assert primary_metric([3, 20]) == "NDCG@3"
+
+
+def test_a_system_that_finds_nothing_has_an_empty_run(tmp_path: Path) -> None:
+    write_run(tmp_path / "bm25.trec", {"q": {}}, "bm25")
+    assert read_run(tmp_path / "bm25.trec") == {}

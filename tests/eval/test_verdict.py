@@ -51,6 +51,8 @@ def verdict(main: dict[str, Any], **others: dict[str, Any]) -> dict[str, Any]:
         (comparison(0.05, 0.001, 0.08, p=0.08), "insufficient_data", "could be chance"),
         (comparison(-0.05, -0.08, -0.02), "do_not_ship", "surely worse"),
         (comparison(0.001, -0.004, 0.006, p=0.7), "do_not_ship", "no gain of 1 points"),
+        # surely better, and surely by less than is worth it
+        (comparison(0.003, 0.001, 0.005), "do_not_ship", "no gain of 1 points"),
         (comparison(0.02, -0.02, 0.06, p=0.3), "insufficient_data", "about 800 queries"),
         (comparison(0.5, 0.4, 0.6, queries=29), "insufficient_data", "29 queries"),
         (comparison(0.5, 0.4, 0.6, groups=9), "insufficient_data", "9 documents"),

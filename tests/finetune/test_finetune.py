@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from scripts.common.contract import weights_digest
 from scripts.common.errors import UserError
 from scripts.finetune.finetune import finetune
 from tests.conftest import MODEL_OPTIONS
@@ -130,6 +131,10 @@ def test_damaged_base_weights_end_with_an_error(stage1: Path, tiny_model: Path, 
     save_file(weights, broken / "model.safetensors", {"format": "pt"})
     contract = json.loads((broken / "contract.json").read_text())
     (broken / "contract.json").write_text(json.dumps({**contract, "model": str(broken)}))
+    with pytest.raises(UserError, match=r"weights in .* are not those of .*contract\.json"):
+        finetune(**arguments(stage1, broken, tmp_path))
+    damaged = {**contract, "model": str(broken), "weights_sha256": weights_digest(broken)}
+    (broken / "contract.json").write_text(json.dumps(damaged))
     with pytest.raises(UserError, match=r"before step 1: 1 weights .*output\.dense\.bias.*base_model"):
         finetune(**arguments(stage1, broken, tmp_path, in_batch_margin=None))
 
@@ -204,3 +209,7 @@ def test_weights_that_forget_the_general_set_are_refused(
     assert guarded["general"][0]["ndcg@10"] > max(row["ndcg@10"] for row in guarded["general"][1:]) + 0.01
     assert "on finetune.general_set: not chosen" in caplog.text
     assert "forgets too much of finetune.general_set" in caplog.text
+    # a repeated run finds its choice, though the weights that it refused are gone
+    limited = {**known, "options": {**known["options"], "save_total_limit": 1}, "output": tmp_path / "again"}
+    once = finetune(**limited)
+    assert finetune(**{**limited, "output": tmp_path / "once_more"}) == once

@@ -136,3 +136,15 @@ def test_deploy_and_undeploy_are_asked_for_by_name(workspace: Workspace) -> None
     assert workspace.jobs("deploy") == {"deploy": 1}
     assert workspace.jobs("undeploy") == {"undeploy": 1}
     assert "deploy" not in workspace.with_config(export__opset=16).jobs()
+
+
+def test_without_a_split_for_testing_own_sets_alone_are_evaluated(fresh: Workspace, tmp_path: Path) -> None:
+    from scripts.common.beir import write_beir
+
+    corpus = [{"_id": "d", "title": "", "text": "a passage"}]
+    write_beir(tmp_path / "mine", corpus, [{"_id": "q", "text": "a query"}], [("q", "d", 1)])
+    own = fresh.with_config(
+        prep={"train_ratio": 0.9, "val_ratio": 0.1, "test_ratio": 0}, eval__test_sets={"mine": str(tmp_path / "mine")}
+    )
+    said = own.snakemake("-n", "-p").stdout
+    assert "comparing" in said.lower() and "heldout" not in said
