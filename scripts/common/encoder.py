@@ -2,10 +2,12 @@
 
 import abc
 import collections
+import contextlib
 import copy
 import queue
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,11 @@ from scripts.common.errors import UserError
 from scripts.common.models import resolve_model
 from scripts.common.tokens import fast_tokenizer
 
-# A CPU core's cache, not its memory, limits a batch: 2,048 tokens ran fastest on two AVX2 cores (tests/benchmarks).
-CPU_TOKEN_BUDGET = 2048
+# Tokens of a batch for each thread that computes it: a CPU core's cache, not its memory, limits it. 512 ran fastest on
+# two cores, each with batches of its own (tests/benchmarks/encoding.py)
+CPU_TOKEN_BUDGET = 512
+# Batches on a CPU at once; Python's share in a batch lets more of them wait for each other
+MOST_STREAMS = 8
 # Texts that are tokenized and sorted by length together: token ids of a whole corpus as Python lists would fill memory
 WINDOW = 16_384
 
@@ -92,7 +97,7 @@ class LocalEncoder(Encoder):
         if self.parallel == 1:
             yield from (self.forward(*given) for given in inputs)
             return
-        with ThreadPoolExecutor(self.parallel) as workers:
+        with self._workers() as workers:
             waiting: collections.deque = collections.deque()
             for given in inputs:
                 waiting.append(workers.submit(self.forward, *given))
@@ -100,6 +105,12 @@ class LocalEncoder(Encoder):
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+
+    @contextlib.contextmanager
+    def _workers(self) -> Iterator[ThreadPoolExecutor]:
+        """Threads that call :meth:`forward`."""
+        with ThreadPoolExecutor(self.parallel) as workers:
+            yield workers
 
 
 class TorchEncoder(LocalEncoder):
@@ -119,27 +130,45 @@ class TorchEncoder(LocalEncoder):
         """Load the model of ``folder``, or take ``model``, which then is that model with other weights.
 
         With ``num_gpus`` above 1, as many of the GPUs that are there compute batches side by side, each with a copy of
-        the model.
+        the model. On a CPU the threads of PyTorch are shared out among batches that are computed side by side.
         """
         import torch
 
         self.device = pick_device(device)
-        super().__init__(contract, folder, token_budget if self.device == "cuda" else CPU_TOKEN_BUDGET)
+        streams = min(torch.get_num_threads(), MOST_STREAMS)
+        # of one batch
+        self.threads = torch.get_num_threads() // streams
+        super().__init__(contract, folder, token_budget if self.device == "cuda" else CPU_TOKEN_BUDGET * self.threads)
         self.model = (load_model(folder, contract, attention) if model is None else model).eval().to(self.device)
         self._torch = torch
         devices = [self.device]
         # a single one is the process's current GPU, which is another for each rank of a training
         if self.device == "cuda" and (count := min(num_gpus, torch.cuda.device_count())) > 1:
             devices = [f"cuda:{number}" for number in range(count)]
-        self.replicate(devices)
+        self.replicate(devices if self.device == "cuda" else ["cpu"] * streams)
 
     def replicate(self, devices: Sequence[str]) -> None:
-        """Compute on these devices side by side; the first one has the model itself, the others copies."""
-        self.model.to(devices[0])
+        """Compute on these devices side by side; the first one has the model itself, each other device a copy."""
+        models = {devices[0]: self.model.to(devices[0])}
         self.parallel = len(devices)
         self._free: queue.SimpleQueue = queue.SimpleQueue()
-        for number, device in enumerate(devices):
-            self._free.put((self.model if number == 0 else copy.deepcopy(self.model).to(device), device))
+        for device in devices:
+            if device not in models:
+                models[device] = copy.deepcopy(self.model).to(device)
+            self._free.put((models[device], device))
+
+    @contextlib.contextmanager
+    def _workers(self) -> Iterator[ThreadPoolExecutor]:
+        """See :meth:`LocalEncoder._workers`; on a CPU each of them computes with its share of the threads."""
+        torch = self._torch
+        before = torch.get_num_threads()
+        start = None if self.device == "cuda" else partial(torch.set_num_threads, self.threads)
+        try:
+            with ThreadPoolExecutor(self.parallel, initializer=start) as workers:
+                yield workers
+        finally:
+            # what a worker sets for itself is the start of threads to come as well
+            torch.set_num_threads(before)
 
     def forward(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """See :meth:`LocalEncoder.forward`. bfloat16 matrix products on a GPU, float32 on a CPU."""

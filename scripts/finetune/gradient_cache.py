@@ -17,11 +17,12 @@ import torch
 
 from scripts.common.batching import padded_tokens, plan_batches
 from scripts.common.contract import Contract
-from scripts.common.encoder import CPU_TOKEN_BUDGET, pad
+from scripts.common.encoder import pad
 from scripts.common.pooling import normalize, pool
 from scripts.finetune.world import World
 
-GPU_TOKEN_BUDGET = 65_536
+# Tokens of a part, all threads on it
+CPU_TOKEN_BUDGET, GPU_TOKEN_BUDGET = 2048, 65_536
 LossOfVectors = Callable[[torch.Tensor], torch.Tensor]
 
 

@@ -1,7 +1,8 @@
 """The encoder against ``SentenceTransformer.encode`` with its defaults: the same model, texts and number of threads.
 
     python -m tests.benchmarks.encoding                    # every second text of both collections
-    python -m tests.benchmarks.encoding --texts 400 --rounds 3 --budgets 1024 2048 4096
+    python -m tests.benchmarks.encoding --texts 400 --rounds 3 --budgets 256 512 1024
+    python -m tests.benchmarks.encoding --texts 300 --profile   # where the time of our float32 sides goes
 
 Each measurement is a process of its own, and sides take turns, round by round: on a shared machine a slow minute then
 hits all of them alike. Of each side the fastest round counts (noise only adds). Loading is not timed. No network.
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.benchmarks.model import LENGTH, MODEL, OPTIONS
@@ -88,6 +90,55 @@ def measured(side: str, folder: Path, budget: int | None, clock: str) -> None:
     print(json.dumps({"seconds": seconds}))
 
 
+def profile(folder: Path) -> None:
+    """Print the operators of each float32 side by share of time, and what its matrix products reach."""
+    import collections
+
+    import onnxruntime
+    import torch
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as recorded
+
+    from scripts.common.encoder import LocalEncoder, open_encoder
+    from scripts.common.onnx_encoder import OnnxEncoder
+
+    texts = json.loads((folder / "texts.json").read_text())
+    shares: dict[str, collections.Counter[str]] = {}
+    encoder = open_encoder(folder / "torch.json", device="cpu")
+    assert isinstance(encoder, LocalEncoder)
+    encoder.parallel = 1  # the profiler sees the thread alone that starts it
+    encoder.encode(texts[:16], "passage")
+    with recorded(activities=[ProfilerActivity.CPU]) as seen:
+        encoder.encode(texts, "passage")
+    shares["torch"] = collections.Counter({row.key: row.self_cpu_time_total for row in seen.key_averages()})
+    graph = open_encoder(folder / "onnx.json", device="cpu")
+    assert isinstance(graph, OnnxEncoder)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
+    options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
+    graph.session = onnxruntime.InferenceSession(str(graph.folder / "model.onnx"), options)
+    graph.encode(texts, "passage")
+    shares["onnx"] = collections.Counter()
+    for event in json.loads(Path(graph.session.end_profiling()).read_text()):
+        if event.get("cat") == "Node" and event["name"].endswith("kernel_time"):
+            shares["onnx"][event["args"]["op_name"]] += event["dur"]
+    for side, times in shares.items():
+        total = sum(times.values())
+        print(f"{side}: " + ", ".join(f"{name} {100 * spent / total:.1f} %" for name, spent in times.most_common(6)))
+    side, inner = 384, 1536  # of all-MiniLM-L6-v2: width, width of the feed-forward part
+    x, weight, bias = torch.randn(512, side), torch.randn(inner, side), torch.randn(inner)
+    best = min(_seconds(lambda: torch.nn.functional.linear(x, weight, bias)) for _ in range(200))
+    print(
+        f"one product [512, {side}] x [{side}, {inner}] of PyTorch: {2 * 512 * side * inner / best / 1e9:.0f} GFLOP/s"
+    )
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
 def main() -> None:
     """Run all sides in turns, print ratios and cosines."""
     import numpy as np
@@ -101,6 +152,7 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", default=list(TARGETS), choices=list(TARGETS))
     parser.add_argument("--budgets", type=int, nargs="+", help="token budgets to compare (the encoder's own)")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="time that is counted")
+    parser.add_argument("--profile", action="store_true", help="print shares of operators instead of comparing")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--budget", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -111,6 +163,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         tokens = prepare(folder, arguments.texts)
+        if arguments.profile:
+            profile(folder)
+            return
         threads = {f"{library}_NUM_THREADS": str(arguments.threads) for library in ("OMP", "MKL", "OPENBLAS", "RAYON")}
         runs = [("sentence_transformers", None)]
         runs += [(side, budget) for side in arguments.sides for budget in arguments.budgets or [None]]

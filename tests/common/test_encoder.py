@@ -98,11 +98,32 @@ def test_texts_are_cut_at_the_contracts_length(encoder: TorchEncoder) -> None:
 def test_several_devices_side_by_side_give_the_same_in_order(tiny_model: Path, encoder: TorchEncoder) -> None:
     contract = dataclasses.replace(encoder.contract)
     several = TorchEncoder(contract, tiny_model, device="cpu")
-    # two copies on one processor stand for two GPUs
-    several.replicate(["cpu", "cpu"])
+    # two names of one processor stand for two GPUs, each with a copy of the model
+    several.replicate(["cpu", "cpu:0"])
     several.token_budget = 64
     texts = [f"{text} {number}" for number in range(12) for text in TEXTS[:3]]
     np.testing.assert_allclose(several.encode(texts, "passage"), encoder.encode(texts, "passage"), atol=2e-6)
+
+
+def test_threads_are_shared_out_among_batches(tiny_model: Path, encoder: TorchEncoder) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        streams = TorchEncoder(encoder.contract, tiny_model, device="cpu")
+        assert (streams.parallel, streams.threads) == (3, 1)
+        streams.token_budget = 64
+        texts = [f"{text} {number}" for number in range(12) for text in TEXTS[:3]]
+        np.testing.assert_allclose(streams.encode(texts, "passage"), encoder.encode(texts, "passage"), atol=2e-6)
+        assert torch.get_num_threads() == 3, "training goes on with all of them"
+        torch.set_num_threads(20)
+        assert (TorchEncoder(encoder.contract, tiny_model, device="cpu")).parallel == 8
+        assert (
+            TorchEncoder(encoder.contract, tiny_model, device="cpu")
+        ).token_budget == 2 * encoder_module.CPU_TOKEN_BUDGET
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_other_weights_are_refused(encoder: TorchEncoder, tiny_model: Path, tmp_path: Path) -> None:
