@@ -47,7 +47,8 @@ rule finetune:
     resources:
         **on_gpu(config["finetune"]["num_gpus"]),
         nodes=config["finetune"]["num_nodes"],
-        mem_mb=16000,
+        # weights in float32 twice, and the state that is saved; more when a try ran out of it
+        mem_mb=lambda wildcards, attempt: 16000 * 2 ** (attempt - 1),
         runtime=1440,
     params:
         output=folder_of("report"),

@@ -2,7 +2,7 @@
 
 inputs: stage3_eval/eval_results.json, stage3_eval/comparison/{test_set}.json
 optional inputs: files of other stages (stage0_sdg/sdg_report.json, stage1_data_prep/train_mined.automodel.json,
-    stage2_finetune/training.jsonl and finetune.json, stage4_export/export.json), shown as far as they are there
+    stage2_finetune/training.jsonl and finetune.json of the tuned model), shown as far as they are there
 outputs: stage3_eval/judged/{test_set}.json (eval.judge_near_misses), latency.json, stage3_eval/report.html, stage3_eval/figures/ (asked for by `snakemake report`)
 """
 

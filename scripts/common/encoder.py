@@ -22,6 +22,8 @@ from scripts.common.tokens import fast_tokenizer
 # Tokens of a batch for each thread that computes it: a CPU core's cache, not its memory, limits it. 512 ran fastest on
 # two cores, each with batches of its own (tests/benchmarks/encoding.py)
 CPU_TOKEN_BUDGET = 512
+# Tokens of a batch on a GPU where the configuration does not say
+GPU_TOKEN_BUDGET = 32_768
 # Batches on a CPU at once; Python's share in a batch lets more of them wait for each other
 MOST_STREAMS = 8
 # Texts that are tokenized and sorted by length together: token ids of a whole corpus as Python lists would fill memory
@@ -122,7 +124,7 @@ class TorchEncoder(LocalEncoder):
         folder: Path,
         *,
         device: str,
-        token_budget: int = CPU_TOKEN_BUDGET,
+        token_budget: int = GPU_TOKEN_BUDGET,
         attention: str | None = None,
         model: Any = None,
         num_gpus: int = 1,
@@ -201,7 +203,7 @@ def open_encoder(
     contract_file: str | Path,
     *,
     device: str = "auto",
-    token_budget: int = CPU_TOKEN_BUDGET,
+    token_budget: int = GPU_TOKEN_BUDGET,
     attention: str | None = None,
     endpoint: dict[str, Any] | None = None,
     num_gpus: int = 1,

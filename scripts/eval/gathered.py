@@ -29,11 +29,11 @@ def json_lines(text: str) -> list[Any]:
     return [json.loads(line) for line in text.splitlines() if line.strip()]
 
 
-def figures(output: Path, comparisons: dict[str, dict[str, Any]]) -> list[Figure]:
-    """All figures for which there is data."""
+def figures(output: Path, comparisons: dict[str, dict[str, Any]], *, trained_here: bool) -> list[Figure]:
+    """All figures for which there is data; the training's only where the tuned model is the workflow's own."""
     made = [figure for name, value in comparisons.items() for figure in _of_set(name, value)]
     for make, path in (
-        (_training, output / "stage2_finetune"),
+        *([(_training, output / "stage2_finetune")] if trained_here else []),
         (_mining, output / "stage1_data_prep" / "train_mined.automodel.json"),
         (_yield, output / "stage0_sdg" / "sdg_report.json"),
     ):

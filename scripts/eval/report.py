@@ -52,7 +52,9 @@ def write_report(
 
     results = read_json(results_file, "evaluation")
     compared = {Path(path).stem: read_json(path, "comparison") for path in comparisons}
-    drawn = [{"figure": figure, "svg": render(figure, Path(folder))} for figure in figures(Path(output), compared)]
+    tuned = of_tuned_model(Path(output), results["_metadata"].get("finetuned_model_path"))
+    made = figures(Path(output), compared, trained_here="chosen" in tuned)
+    drawn = [{"figure": figure, "svg": render(figure, Path(folder))} for figure in made]
     verdict = results["_verdict"]
     title, summary = DECISIONS[verdict["decision"]]
     environment = Environment(loader=FileSystemLoader(PAGE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -71,7 +73,7 @@ def write_report(
             for name, value in compared.items()
             for item in examples(name, {**value, **grades.get(name, {})}, language)
         ],
-        facts=facts(Path(output), results, Path(results_file), compared),
+        facts=facts(Path(output), results, Path(results_file), compared, tuned),
         latency=optional(Path(output) / "stage3_eval" / "latency.json"),
         judged=grades,
         config=json.dumps(redacted(config), indent=2, ensure_ascii=False),
@@ -143,12 +145,31 @@ def marked(text: str, words: set[str], language: str | None) -> Any:
     )
 
 
+def of_tuned_model(output: Path, model: str | None) -> dict[str, Any]:
+    """Stage 2's summary where the tuned model is what it wrote; of any other model the digest of its weights."""
+    contract = optional(Path(model or output, "contract.json")) or {}
+    summary = optional(output / "stage2_finetune" / "finetune.json") or {}
+    weights = contract.get("weights_sha256")
+    return summary if weights and weights == summary.get("weights_sha256") else {"weights_sha256": weights}
+
+
 def facts(
-    output: Path, results: dict[str, Any], results_file: Path, compared: dict[str, dict[str, Any]]
+    output: Path,
+    results: dict[str, Any],
+    results_file: Path,
+    compared: dict[str, dict[str, Any]],
+    tuned: dict[str, Any],
 ) -> list[tuple[str, str]]:
-    """Provenance: models, digests, versions."""
+    """Provenance: models, digests, versions.
+
+    Args:
+        output: The output folder.
+        results: Content of ``results_file``.
+        results_file: ``eval_results.json``.
+        compared: Comparisons by test set.
+        tuned: See :func:`of_tuned_model`.
+    """
     metadata = results["_metadata"]
-    tuned = optional(output / "stage2_finetune" / "finetune.json") or {}
     found = [
         ("Base model", metadata.get("base_model")),
         ("Tuned model", metadata.get("finetuned_model_path")),

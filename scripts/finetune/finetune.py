@@ -90,7 +90,9 @@ def finetune(
             lexical_weight=options["distill_lexical_weight"],
             language=options["distill_language"],
         )
-    base_weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+    # the process that selects mixes with them
+    kept = model.state_dict() if world.first else {}
+    base_weights = {name: value.detach().cpu().clone() for name, value in kept.items()}
     _set_dropout(model, options["dropout"])
     adapted = with_adapters(model, options["lora_rank"], options["lora_alpha"], options["seed"])
     trainer = Trainer(

@@ -184,7 +184,7 @@ def measured(side: str, folder: Path) -> None:
     if side.startswith("ours"):
         found = ours(folder, "approximate" if "approximate" in side else "exact")
     else:
-        found = theirs(folder, str(folder / "cache") if "cache" in side else None)
+        found = theirs(folder, str(folder / "cache") if "its cache" in side else None)
     result = {"seconds": time.perf_counter() - start, "peak_mb": peak_memory_mb()}
     (folder / "result.json").write_text(json.dumps({**result, "found": found}))
 
@@ -252,10 +252,10 @@ def main() -> None:
         folder = Path(name)
         if arguments.part == "collection":
             write_collection(folder)
-            cold, their_cold = run("ours, cold", folder), run("sentence-transformers, cold, with cache folder", folder)
+            cold, their_cold = run("ours, cold", folder), run("sentence-transformers, cold, filling its cache folder", folder)
             compare(cold, their_cold)
             warm = run("ours, vectors known", folder)
-            compare(warm, run("sentence-transformers, no cache folder (its default)", folder))
+            compare(warm, run("sentence-transformers, without a cache folder (its default)", folder))
             compare(warm, run("sentence-transformers, vectors in its cache folder", folder))
             return
         sizes = {"search": (20_000, 200_000), "million": (1_000, 1_000_000), "flat": (2_000, 200_000)}

@@ -19,7 +19,7 @@ K = [1, 5, 10]
 LANGUAGE = "english"
 
 
-def fill_output(output: Path, *, other_stages: bool) -> Path:
+def fill_output(output: Path, *, other_stages: bool, tuned_weights: str = "trained here") -> Path:
     """Write the report of two test sets; returns the page."""
     import numpy as np
 
@@ -51,10 +51,11 @@ def fill_output(output: Path, *, other_stages: bool) -> Path:
         [evaluation / system / f"{name}.json" for name in names for system in ("base", "finetuned", "bm25")],
         comparisons,
         evaluation / "eval_results.json",
-        metadata={"base_model": "a", "finetuned_model_path": "b"},
+        metadata={"base_model": "a", "finetuned_model_path": str(output / "tuned")},
         gate={"served": "nim", "tolerance": 0.01, "low_k_tolerance": 0.03, "fail": False},
         limits={"decide_on": None, "worthwhile_gain": 0.01, "min_queries": 30},
     )
+    write_json(output / "tuned" / "contract.json", {"weights_sha256": tuned_weights})
     if other_stages:
         write_other_stages(output)
     page = evaluation / "report.html"
@@ -73,6 +74,7 @@ def write_other_stages(output: Path) -> None:
     validation = [{"step": step, "share": 1.0, "ndcg@10": 0.3 + step / 50} for step in (4, 8)]
     validation.append({"step": 0, "share": 0.0, "ndcg@10": 0.3})
     summary = {"examples": 77, "validation": validation, "validation_questions": 12, "chosen": validation[1]}
+    summary["weights_sha256"] = "trained here"
     write_json(output / "stage2_finetune" / "finetune.json", summary)
     rows = [
         {"pos_doc": [{"id": "a", "score": 0.5 + i / 100}], "neg_doc": [{"id": "b", "score": 0.3 + i / 100}]}

@@ -107,3 +107,10 @@ def test_other_stages_may_be_absent_or_odd(tmp_path: Path) -> None:
     assert 'id="latency"' not in text
     for absent in ("training", "mining", "yield"):
         assert f'id="figure-{absent}"' not in text
+
+
+def test_of_a_model_from_elsewhere_no_training_is_told(page: Path, tmp_path: Path) -> None:
+    assert 'id="figure-training"' in page.read_text() and "trained here" in page.read_text()
+    text = fill_output(tmp_path, other_stages=True, tuned_weights="trained elsewhere").read_text()
+    assert "trained elsewhere" in text and "Chosen checkpoint" not in text
+    assert 'id="figure-training"' not in text and 'id="figure-mining"' in text
