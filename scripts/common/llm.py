@@ -303,7 +303,13 @@ class ChatModel(Endpoint):
         self._format = 0
 
     def ask(
-        self, messages: Messages, *, max_tokens: int, schema: dict[str, Any] | None = None, seed: int = 0
+        self,
+        messages: Messages,
+        *,
+        max_tokens: int,
+        schema: dict[str, Any] | None = None,
+        seed: int = 0,
+        form: str = "",
     ) -> dict[str, Any]:
         """The reply to ``messages`` (``content``, ``finish_reason``, ``usage``), stored if it was asked before.
 
@@ -311,8 +317,10 @@ class ChatModel(Endpoint):
             messages: Chat messages.
             max_tokens: Length limit of the reply.
             schema: JSON Schema the reply must follow (strict ``response_format``). An endpoint that refuses that is
-                asked for any JSON object, or freely, so ``messages`` must describe the form as well.
+                asked for any JSON object, or freely, so ``messages`` or ``form`` must describe the form as well.
             seed: Sampling seed; a retry with another seed is another request.
+            form: The form of the reply in words, put behind the last message where the endpoint refuses the schema; no
+                part of the request's key, as the schema says the same.
 
         Raises:
             RequestTooLongError: The messages do not fit the model.
@@ -327,7 +335,7 @@ class ChatModel(Endpoint):
         prompt = sum(estimate_tokens(message["content"]) for message in messages)
         with self.budget.reserve(self.model, prompt, max_tokens):
             start = time.monotonic()
-            reply = self._send_with_retries(lambda: self._send(request))
+            reply = self._send_with_retries(lambda: self._send(request, form))
             if not reply["usage"]:
                 # an endpoint that does not count is not free
                 reply["usage"] = {"prompt_tokens": prompt, "completion_tokens": estimate_tokens(reply["content"])}
@@ -353,8 +361,8 @@ class ChatModel(Endpoint):
     def _key(self, request: dict[str, Any]) -> str:
         return self.store.key({"provider": self.provider, **request})
 
-    def _send(self, request: dict[str, Any]) -> dict[str, Any]:
-        answer = self._complete(request)
+    def _send(self, request: dict[str, Any], form: str) -> dict[str, Any]:
+        answer = self._complete(request, form)
         if not getattr(answer, "choices", None) or answer.choices[0].message is None:
             raise ValueError("no choices")
         choice = answer.choices[0]
@@ -371,7 +379,7 @@ class ChatModel(Endpoint):
         """Whether the reply is in the store, so that asking costs nothing."""
         return self.store.get(self._key(self._request(messages, max_tokens, schema, seed))) is not None
 
-    def _complete(self, request: dict[str, Any]) -> Any:
+    def _complete(self, request: dict[str, Any], form: str) -> Any:
         """Send a request; when the endpoint refuses the reply's format, ask from now on with a weaker one."""
         import openai
 
@@ -381,6 +389,9 @@ class ChatModel(Endpoint):
             sent["response_format"] = {"type": "json_object"}
         elif FORMATS[level] == "none":
             sent.pop("response_format", None)
+        if level and form and "response_format" in request:
+            *before, last = request["messages"]
+            sent["messages"] = [*before, {**last, "content": f"{last['content']}\n\n{form}"}]
         try:
             return self._client.chat.completions.create(**sent)
         # some servers answer 500 where they mean 400
@@ -390,4 +401,4 @@ class ChatModel(Endpoint):
         # several threads may find out at once
         self._format = max(self._format, level + 1)
         log.warning("%s refuses %s; asking for %s", self.base_url, FORMATS[level], FORMATS[level + 1])
-        return self._complete(request)
+        return self._complete(request, form)

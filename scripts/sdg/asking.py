@@ -23,6 +23,7 @@ def ask(
     schema: dict[str, Any],
     read: Callable[[str], tuple[Value, list[str]]],
     usable: Callable[[Value], bool],
+    form: str = "",
 ) -> Value:
     """What the first usable reply says.
 
@@ -40,6 +41,7 @@ def ask(
         schema: JSON Schema of a reply.
         read: Value of a reply, and what is wrong with it; of an empty reply the value that stands for none.
         usable: Whether a value is worth having.
+        form: The form of a reply in words, where ``messages`` do not tell it.
     """
     unusable: list[dict[str, str]] = []
     sent, current = 0, messages
@@ -50,7 +52,7 @@ def ask(
             break
         sent += new
         try:
-            reply = model.ask(current, **attempt)
+            reply = model.ask(current, **attempt, form=form)
         except FailedRequestError as error:
             _fail(result, call, [str(error)], unusable)
             return read("")[0]

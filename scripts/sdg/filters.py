@@ -21,7 +21,7 @@ _CUT = re.compile(
     re.IGNORECASE,
 )
 # Thai, Lao, Burmese, Khmer, Japanese, Chinese
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
+UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 # A question whose subject is a pronoun is understood by nobody else
 _PRONOUN = re.compile(
     r"(what|how|why|when|where|which)?\s*(is|are|was|were|do|does|did|can|could|has|have|will|would|should)\s+"
@@ -74,7 +74,7 @@ def fault(question: str, passage: str, *, keywords: bool = False) -> str | None:
 
 def _fault_of_form(question: str, words: list[str], *, keywords: bool) -> str | None:
     """What a question's own wording tells, without its passage."""
-    short = len(question) < 6 if _UNSPACED.search(question) else len(question) < 15 or len(question.split()) < 4
+    short = len(question) < 6 if UNSPACED.search(question) else len(question) < 15 or len(question.split()) < 4
     if short and not keywords:
         return "too short"
     if _PROMPT.search(question):
@@ -96,7 +96,7 @@ def content_words(text: str) -> list[str]:
     Of scripts that put no spaces between words, pairs of neighbouring letters stand for them.
     """
     words = [word for word in re.findall(r"[\w'-]+", text.lower()) if word not in _STOP and len(word) > 1]
-    return [part for word in words for part in (_pairs(word) if _UNSPACED.search(word) else [word])]
+    return [part for word in words for part in (_pairs(word) if UNSPACED.search(word) else [word])]
 
 
 def _pairs(word: str) -> list[str]:

@@ -24,6 +24,8 @@ DIMENSIONS = ("relevance", "accuracy", "context_support", "clarity")
 QUESTION_CHARACTERS = 600
 
 _THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
+# The escapes of a whole pair, or of one half
+_HALF_PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _END_OF_THINKING = re.compile(r"^.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 
 
@@ -201,14 +203,20 @@ def largest_remainder(weights: Mapping[str, float], total: int) -> dict[str, int
     return counts
 
 
+def spoken(content: str) -> str:
+    """A reply without the thinking before it, and with no half of a surrogate pair, which no file can hold."""
+    text = _THINKING.sub("", content)
+    text = _END_OF_THINKING.sub("", text)  # some servers leave out the opening mark
+    return _HALF_PAIR.sub(lambda match: match[0] if len(match[0]) > 6 else "\\ufffd", text)
+
+
 def read_json_reply(content: str, *keys: str) -> Any:
     """The JSON value of a reply, or ``None``.
 
     Thinking before the answer, code fences and talk around it are passed over. Of several values the longest counts
     (the others are quoted examples). Of a reply that was cut off, the whole items of the lists ``keys`` are kept.
     """
-    text = _THINKING.sub("", content)
-    text = _END_OF_THINKING.sub("", text)  # some servers leave out the opening mark
+    text = spoken(content)
     best: tuple[int, Any] = (0, None)
     position = 0
     while (match := re.compile(r"[{\[]").search(text, position)) is not None:

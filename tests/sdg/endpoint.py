@@ -46,7 +46,7 @@ class State:
 def reply_to(request: dict, fault: str | None) -> str:
     """What a good model would answer, damaged as ``fault`` says."""
     user = request["messages"][-1]["content"]
-    schema = json.dumps(request.get("response_format", {}))
+    form = request.get("response_format", {"type": "none"})
     if "key_concepts" in user and "Form, with all eight lists" in user:
         words = re.findall(r"\w{6,}", user.split("<text>")[-1])[:2] or ["nothing"]
         names = ("key_concepts", "relationships", "themes", "entities", "processes", "insights")
@@ -91,7 +91,9 @@ def reply_to(request: dict, fault: str | None) -> str:
     else:
         subject = re.findall(r"\w{6,}", user)[1]
         value = {f"question_{n}": f"What is the use of {subject} in case {n}?" for n in range(1, 4)}
-        assert "question_1" in schema or "json_schema" not in schema
+        if "question_1" not in (json.dumps(form) if form["type"] == "json_schema" else user):
+            # nobody told it the form
+            return "".join(f"{n}. {question}\n" for n, question in enumerate(value.values(), start=1))
     text = json.dumps(value)
     if fault == "truncated":
         return text[: len(text) // 3]
@@ -145,6 +147,16 @@ def draw_fault(name: str, request: dict, state: State) -> str | None:
     return None if fault in TRANSIENT and state.tries[name] > 1 else fault
 
 
+def refusal(form: str, request: dict, state: State) -> tuple[int, str] | None:
+    """Status and body of the answer to a response format that cannot be given."""
+    if form not in state.formats:
+        return state.refusal, json.dumps({"error": {"message": f"This response_format type is unavailable: {form}"}})
+    if form == "json_object" and "json" not in json.dumps(request["messages"]).lower():
+        # as OpenAI's own endpoint does
+        return 400, '{"error": {"message": "response_format json_object: messages must contain the word json"}}'
+    return None
+
+
 async def serve(writer: asyncio.StreamWriter, request: dict, body: bytes, state: State) -> bool:
     """Answer one request; whether the connection stays open."""
     loop = asyncio.get_running_loop()
@@ -164,9 +176,8 @@ async def serve(writer: asyncio.StreamWriter, request: dict, body: bytes, state:
     if fault == "429":
         state.refused[name] = loop.time()
         await answer(writer, 429, '{"error": {"message": "slow down"}}', "Retry-After: 1\r\n")
-    elif form not in state.formats:
-        text = f"This response_format type is unavailable now: {form}"
-        await answer(writer, state.refusal, json.dumps({"error": {"message": text}}))
+    elif refused := refusal(form, request, state):
+        await answer(writer, *refused)
     elif fault == "500":
         await answer(writer, 500, '{"error": {"message": "internal"}}')
     elif fault == "hang":

@@ -1,6 +1,7 @@
 """Checks without a model, pairs without a model, and what the report says of both."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from scripts.sdg.generated import ARTIFACT_TYPES
 from scripts.sdg.headings import code_blocks, headings, tables
 from scripts.sdg.llm_free_extra import extra_pairs
 from scripts.sdg.mixing import limit_llm_free
+from scripts.sdg.question_form import is_english, schema_for
 from scripts.sdg.report import check_records, draw, summary
 from scripts.sdg.simple import read_questions
 from tests.sdg.conftest import records
@@ -177,6 +179,7 @@ def test_a_question_that_fills_the_grammar_was_cut_and_politeness_is_taken_off()
         return simple._pair(text, 1, 0.0)
 
     assert "cut_off" not in pair("What is " + "a" * 100 + "?")
+    assert pair("Wie " + "ab " * 45 + "ab?")["cut_off"]
     assert pair("What " + "ab " * 46 + "ab?")["cut_off"]
     questions, _ = read_questions(json.dumps({"q": "Can you explain how  a pump works?", "r": "Can a pump stall?"}))
     assert questions == ["How a pump works?", "Can a pump stall?"]
@@ -264,6 +267,71 @@ def test_whole_questions_of_a_cut_reply_are_kept() -> None:
     cut = '{"question_1": "What is \\"x\\"?", "question_2": "How does'
     assert read_questions(cut) == (['What is "x"?'], ["the reply is no JSON"])
     assert read_questions('["a"]')[0] == []
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "1. What is a pump?\n2. How does it run?\n",
+        'Sure! Here are two:\n\n1) **What is a pump?**\n2) "How does it run?"\n\nWould you like more?',
+        "- What is a pump?\n- How does it run?",
+        "Question 1: What is a pump?\nQuestion 2: How does it run?",
+        "<think>Is it a pump?</think>What is a pump?\nHow does it run?\nThat is all.",
+        '{"questions": ["What is a pump?", "How does it run?"]}',
+        '[{"question": "What is a pump?", "answer": "A machine."}, {"question": "How does it run?"}]',
+        'Here:\n```json\n{"question_1": "What is a pump?", "question_2": "How does it run?"}\n```',
+    ],
+)
+def test_questions_are_found_in_replies_that_no_schema_held(reply: str) -> None:
+    assert read_questions(reply) == (["What is a pump?", "How does it run?"], [])
+
+
+@pytest.mark.parametrize("reply", ["[" * 5000, "[" * 900 + "]" * 900, '{"a": ' * 900 + "1" + "}" * 900])
+def test_a_reply_as_deep_as_can_be_holds_no_question(reply: str) -> None:
+    assert read_questions(reply)[0] == []
+
+
+def test_half_a_surrogate_pair_of_a_reply_can_be_written() -> None:
+    questions, _ = read_questions('{"question_1": "What is \\ud83d?", "question_2": "What is \\ud83d\\ude00?"}')
+    assert questions == ["What is \ufffd?", "What is \U0001f600?"]
+
+
+# What the model of the embedded default was measured with, and what replies are found by
+ENGLISH = r"^What [a-zA-Z0-9 ,'()/_.-]{20,140}\?$"
+
+
+@pytest.mark.parametrize(
+    ("passage", "allowed", "refused"),
+    [
+        (
+            "The pump (unit-3) is checked: daily.",
+            ["What does the pump of unit-3 need?"],
+            ["Wie wird sie geprüft jeden?"],
+        ),
+        ("The build of C++ uses --opt=x and a::b of R&D.", ["What does --opt=x do in C++ to a::b?"], []),
+        (
+            "The café of Ångström is open.",
+            ["What is served in the café of Ångström?"],
+            ["Was gibt es im Café heute so?"],
+        ),
+        ("Die Pumpe ist für das Öl und wird geprüft.", ["Wofür ist die Pumpe für das Öl?"], ["Насос для чего нужен?"]),
+        ("La bomba es de la planta que está en el sur.", ["¿Dónde está la bomba de la planta?"], []),
+        ("泵是一种输送液体的机器。", ["泵是什么机器？", "什么机器输送液体?"], ["泵是什么机器"]),
+        ("Насос перекачивает воду.", ["Что перекачивает насос?"], []),
+        ("पंप पानी को ऊपर ले जाता है।", ["पंप पानी को कहाँ ले जाता है?"], []),
+    ],
+)
+def test_the_form_has_the_letters_and_signs_of_the_passage(passage: str, allowed: list, refused: list) -> None:
+    pattern = schema_for(passage)["properties"]["question_1"]["pattern"]
+    assert all(re.fullmatch(pattern, question) for question in allowed)
+    assert not any(re.fullmatch(pattern, question) for question in refused)
+    english = is_english(passage)
+    assert english == pattern.startswith("^What")
+    assert simple.messages(passage)[-1]["content"].endswith("\n\nWrite three short questions.") is english
+
+
+def test_the_form_of_plain_english_is_what_was_measured() -> None:
+    assert schema_for("The pump (unit-3) is checked: daily.")["properties"]["question_1"]["pattern"] == ENGLISH
 
 
 def finished() -> list[dict]:
