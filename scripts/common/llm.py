@@ -17,6 +17,7 @@ from scripts.common.llm_traffic import (
     Budget,
     DeadEndpointError,
     FailedRequestError,
+    RefusedRequestError,
     Traffic,
     estimate_tokens,
     price_of,
@@ -30,6 +31,8 @@ Messages = list[dict[str, str]]
 
 # How replies are held to a form, from the strictest; an endpoint that refuses one is asked with the next
 FORMATS = ("json_schema", "json_object", "none")
+# Statuses below 500 of a passing trouble, as in OpenAI's own client
+_PASSING = {408, 409, 429}
 # How vLLM, NIM, llama.cpp and OpenAI say that a request does not fit the model
 _TOO_LONG = re.compile(
     r"(context|input|prompt|sequence).{0,40}(length|size|window)|too (long|large|many tokens)|"
@@ -141,8 +144,9 @@ class Endpoint:
         allowed: Hosts that text may go to.
         store: Where replies are kept.
         timeout: Seconds for one reply.
-        max_retries: Tries after 408, 409, 429, 5xx, time-outs and dropped connections, with growing pauses with jitter,
-            and none shorter than Retry-After says.
+        max_retries: Tries after 408, 409, 5xx, time-outs and dropped connections, with growing pauses with jitter, and
+            none shorter than Retry-After says. After 429 and 503 a request waits its turn, however often, for
+            ``llm_traffic.PATIENCE`` seconds at most.
         parallel: Requests under way at once.
         budget: What may be spent; ``None`` is no limit.
     """
@@ -197,6 +201,10 @@ class Endpoint:
                     kinds=[openai.APIError, ValueError],
                     stop=self.stopped,
                 )
+        except (RefusedRequestError, RequestTooLongError):
+            # who refuses one request lives
+            self._traffic.succeeded()
+            raise
         except FailedRequestError as error:
             if not self.stopped.is_set() and self._traffic.failed():
                 raise DeadEndpointError(f"{self._dead()} The last one: {error}") from error
@@ -204,8 +212,8 @@ class Endpoint:
 
     def _dead(self) -> str:
         return (
-            f"{redacted_url(self.base_url)} counts as dead: {DEAD_AFTER} requests in a row failed after {self._tries} "
-            "tries each, so the others were not sent. Run again once it answers: replies so far are kept."
+            f"{redacted_url(self.base_url)} counts as dead: {DEAD_AFTER} requests in a row failed for good, each after "
+            "llm.max_retries, so the others were not sent. Run again once it answers: replies so far are kept."
         )
 
     def _count(self, usage: dict[str, Any]) -> None:
@@ -246,7 +254,9 @@ class Endpoint:
         except openai.APIStatusError as error:
             text = self._without_key(detail(error))
             refused = error.status_code in {400, 413, 422}
-            kind = RequestTooLongError if refused and _TOO_LONG.search(text) else FailedRequestError
+            kind = FailedRequestError
+            if 400 <= error.status_code < 500 and error.status_code not in _PASSING:
+                kind = RequestTooLongError if refused and _TOO_LONG.search(text) else RefusedRequestError
             raise kind(
                 f"{redacted_url(self.base_url)} answered {error.status_code} to model {self.model}: {text[:300]}"
             ) from None
@@ -269,9 +279,9 @@ class Endpoint:
 
 
 def _may_retry(error: Exception) -> tuple[bool, Mapping[str, str], bool]:
-    """Whether another try makes sense, the answer's headers, and whether all requests should wait.
+    """Whether another try makes sense, the answer's headers, and whether the endpoint is asked too often.
 
-    Statuses as in OpenAI's own client; a body that is no JSON (an ``APIResponseValidationError`` or ``ValueError``) is
+    A body that is no JSON (an ``APIResponseValidationError`` or ``ValueError``) is
     what a proxy in trouble sends.
     """
     import openai
@@ -280,7 +290,7 @@ def _may_retry(error: Exception) -> tuple[bool, Mapping[str, str], bool]:
         return True, {}, False
     if isinstance(error, openai.APIStatusError):
         code = error.status_code
-        return code in {408, 409, 429} or code >= 500, error.response.headers, code in {429, 503}
+        return code in _PASSING or code >= 500, error.response.headers, code in {429, 503}
     return True, {}, False
 
 
@@ -335,7 +345,7 @@ class ChatModel(Endpoint):
         prompt = sum(estimate_tokens(message["content"]) for message in messages)
         with self.budget.reserve(self.model, prompt, max_tokens):
             start = time.monotonic()
-            reply = self._send_with_retries(lambda: self._send(request, form))
+            reply = self._send_with_retries(lambda: self._send_booked(request, form, prompt))
             if not reply["usage"]:
                 # an endpoint that does not count is not free
                 reply["usage"] = {"prompt_tokens": prompt, "completion_tokens": estimate_tokens(reply["content"])}
@@ -360,6 +370,17 @@ class ChatModel(Endpoint):
 
     def _key(self, request: dict[str, Any]) -> str:
         return self.store.key({"provider": self.provider, **request})
+
+    def _send_booked(self, request: dict[str, Any], form: str, prompt_tokens: int) -> dict[str, Any]:
+        import httpx
+        import openai
+
+        try:
+            return self._send(request, form)
+        except openai.APITimeoutError as error:
+            if not isinstance(error.__cause__, httpx.ConnectTimeout):
+                self.budget.lose(self.model, prompt_tokens, request["max_tokens"])
+            raise
 
     def _send(self, request: dict[str, Any], form: str) -> dict[str, Any]:
         answer = self._complete(request, form)

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scripts.common.files import read_json, write_jsonl
 from scripts.common.redaction import redacted
+from scripts.eval.gathered import json_lines
 from scripts.sdg import simple
 from scripts.sdg.answers import missing, only_announces, says_too_little
 from scripts.sdg.checks import AMBIGUOUS, TOO_EASY, Coverage, Standing, marks, repeated_across, standing_of
@@ -17,9 +19,9 @@ from scripts.sdg.headings import code_blocks, headings, tables
 from scripts.sdg.llm_free_extra import extra_pairs
 from scripts.sdg.mixing import limit_llm_free
 from scripts.sdg.question_form import is_english, schema_for
-from scripts.sdg.report import check_records, draw, summary
+from scripts.sdg.report import check_records, draw, summary, write_provenance
 from scripts.sdg.simple import read_questions
-from tests.sdg.conftest import records
+from tests.sdg.conftest import configuration, records
 
 PASSAGES = [
     "The boundary layer of a flat plate grows with the square root of the distance.",
@@ -393,3 +395,16 @@ def test_questions_without_spaces_between_words_are_checked_too() -> None:
     coverage = Coverage([passage, "翼のフラッターを測定する。"])
     assert fault(question, passage) is None
     assert coverage(question, passage) > 0.6 > coverage(question, "翼のフラッターを測定する。")
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u0085", "\x0b"])
+def test_where_records_came_from_is_written_whatever_ends_a_line_inside_them(tmp_path: Path, mark: str) -> None:
+    made = records(2)
+    for record in made:
+        record["text"] += mark
+        record["deduplicated_qa_pairs"] = [{}]
+    write_jsonl(tmp_path / "sdg.jsonl", made)
+    config = configuration(tmp_path, "http://127.0.0.1:9/v1")
+    write_provenance(tmp_path / "p.json", config=config, inputs=[], records=tmp_path / "sdg.jsonl", usage={})
+    assert read_json(tmp_path / "p.json")["counts"] == {"documents": 2, "records": 2, "chunks": 6, "pairs": 2}
+    assert json_lines((tmp_path / "sdg.jsonl").read_text(encoding="utf-8")) == made

@@ -133,6 +133,45 @@ def test_a_dead_endpoint_ends_the_run_after_a_few_requests(tmp_path: Path, endpo
         assert server.log()["requests"] <= 2 * (5 + 8)
 
 
+def test_an_endpoint_that_refuses_some_documents_lives(tmp_path: Path, endpoint: Any) -> None:
+    with endpoint("--filtered", " of unit 1") as server:
+        config = configuration(tmp_path, server.url, sdg__max_failed_share=1.0)
+        done = run(tmp_path, records(20), config, parallel=1)
+        refused = {row["source_id"] for row in ledger(tmp_path)}
+        assert len(refused) == 11
+        assert all(bool(record["qa_generation"]["pairs"]) != (record["source_id"] in refused) for record in done)
+        # another run, which asks for these alone, ends as well
+        run(tmp_path, records(20), config, parallel=1)
+    assert {row["source_id"] for row in ledger(tmp_path)} == refused
+
+
+def test_an_endpoint_that_is_asked_too_often_is_waited_for_but_not_for_ever(
+    tmp_path: Path, endpoint: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scripts.common.llm_traffic.BUSY_PAUSE", 0.01)
+    with endpoint("--busy", "12") as server:
+        done = run(tmp_path, records(4), configuration(tmp_path, server.url, llm__max_retries=0), parallel=2)
+    assert all(len(record["qa_generation"]["pairs"]) == 4 for record in done)
+    assert ledger(tmp_path) == []
+    monkeypatch.setattr("scripts.common.llm_traffic.PATIENCE", 0.2)
+    with (
+        endpoint("--busy", "1000000") as server,
+        pytest.raises(UserError, match="counts as dead"),
+    ):
+        run(tmp_path, records(12, first=300), configuration(tmp_path, server.url, llm__max_retries=0))
+
+
+def test_a_reply_that_came_too_late_is_booked(tmp_path: Path, endpoint: Any) -> None:
+    with endpoint("--faults", "hang", "--share", "1.1") as server:
+        config = configuration(tmp_path, server.url, llm__timeout=0.2, llm__max_retries=0, llm__max_tokens=1000)
+        model = open_models(config, ReplyStore(tmp_path), None)["qa_generation"]
+        messages = [{"role": "user", "content": "Pump"}]
+        with pytest.raises(UserError, match="no reply in time"):
+            model.ask(messages, max_tokens=600)
+        with pytest.raises(UserError, match=r"llm\.max_tokens is 1000"):
+            model.ask(messages, max_tokens=600)
+
+
 def test_sixty_four_parallel_requests_keep_sixty_in_flight(tmp_path: Path, endpoint: Any) -> None:
     with endpoint("--delay", "1") as server:
         config = configuration(tmp_path, server.url, llm__timeout=30)

@@ -1,12 +1,15 @@
 """Counts, replies good and bad, lookups, and the plan."""
 
 import json
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scripts.common.errors import UserError
 from scripts.common.files import write_jsonl
 from scripts.common.llm_traffic import Traffic, estimate_tokens, pause_before, retry_after
 from scripts.common.replies import ReplyStore
@@ -121,6 +124,28 @@ def test_the_breaker_counts_failures_in_a_row() -> None:
     traffic.succeeded()
     assert not traffic.failed()
     assert not traffic.dead
+
+
+def test_a_pause_of_minutes_ends_when_the_run_does() -> None:
+    traffic, stop = Traffic(2), threading.Event()
+    assert traffic.pause_all(600.0) == 600
+    threading.Timer(0.05, stop.set).start()
+    start = time.monotonic()
+    with pytest.raises(UserError, match="stopped"), traffic.slot(stop):
+        pass
+    assert time.monotonic() - start < 5
+
+
+def test_pauses_of_a_busy_endpoint_are_shared_and_grow_until_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scripts.common.llm_traffic.BUSY_PAUSE", 0.01)
+    traffic = Traffic(2)
+    # what was under way with it is refused for the same reason
+    assert [traffic.pause_all(None) for _ in range(3)] == [0.01] * 3
+    time.sleep(0.02)
+    assert traffic.pause_all(None) == 0.02
+    traffic.succeeded()
+    time.sleep(0.03)
+    assert traffic.pause_all(None) == 0.01
 
 
 def make_plan(tmp_path: Path, **sections: object) -> dict:
