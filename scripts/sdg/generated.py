@@ -22,9 +22,10 @@ class Generated:
     Attributes:
         pairs: Question-answer pairs in the recipe's format.
         evaluations: A judge's verdicts in the pairs' order and number, ``None`` for a pair that got none; or ``None``
-            where there is no verdict at all.
+            where there is no judge.
         artifacts: Lists by artifact type; empty where none were asked for.
         problems: What went wrong, for the report; the record stays in the corpus all the same.
+        sent: Requests of this run; what the reply store had is not among them.
         failures: Calls that came to nothing (``call``, ``problems``, and ``replies`` as they came), for the ledger.
     """
 
@@ -32,6 +33,7 @@ class Generated:
     evaluations: list[dict[str, Any] | None] | None = None
     artifacts: dict[str, list[dict[str, str]]] = dataclasses.field(default_factory=dict)
     problems: list[str] = dataclasses.field(default_factory=list)
+    sent: int = 0
     failures: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 

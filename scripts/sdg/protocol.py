@@ -39,7 +39,8 @@ def _name(value: Any) -> Any:
 
 def _number(value: Any) -> Any:
     """``"8"``, ``"8/10"`` and ``"Segment 8"`` as 8; anything else as it is."""
-    if isinstance(value, str) and (found := re.fullmatch(r"[^\d-]*(\d+(?:\.\d+)?)(?:\s*/\s*\d+)?\W*", value)):
+    # digits without end are no number that Python would read
+    if isinstance(value, str) and (found := re.fullmatch(r"[^\d-]*(\d{1,9}(?:\.\d{1,9})?)(?:\s*/\s*\d+)?\W*", value)):
         return float(found[1]) if "." in found[1] else int(found[1])
     return value
 
@@ -47,6 +48,12 @@ def _number(value: Any) -> Any:
 def _whole(value: Any) -> Any:
     value = _number(value)
     return round(value) if isinstance(value, float) and math.isfinite(value) else value
+
+
+def _graded(value: Any) -> Any:
+    """A score, where one of 0 stands for the lowest there is: judges that forget the scale begin at 0."""
+    value = _number(value)
+    return 1 if isinstance(value, int | float) and 0 <= value < 1 else value
 
 
 def _scored(value: Any) -> Any:
@@ -98,7 +105,7 @@ class Pair(BaseModel):
 class Score(BaseModel):
     """A judge's score of one dimension."""
 
-    score: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=10)]
+    score: Annotated[int, BeforeValidator(_whole), BeforeValidator(_graded), Field(ge=1, le=10)]
     justification: str = ""
 
 
@@ -108,7 +115,7 @@ Scored = Annotated[Score, BeforeValidator(_scored)]
 class Overall(BaseModel):
     """A judge's overall score."""
 
-    score: Annotated[float, BeforeValidator(_number), Field(ge=1, le=10)]
+    score: Annotated[float, BeforeValidator(_graded), Field(ge=1, le=10, allow_inf_nan=False)]
     assessment: str = ""
 
 
@@ -336,7 +343,7 @@ def read_evaluations(content: str, count: int) -> tuple[list[dict[str, Any] | No
     if not numbered and len(items) != count:
         return found, [f"{len(items)} verdicts without the pairs' numbers for {count} pairs"]
     for place, item in enumerate(items, start=1):
-        number = _number(item["pair"]) if numbered else place
+        number = int(_number(item["pair"])) if numbered else place
         try:
             found[number - 1] = Evaluation.model_validate(_with_overall(item)).model_dump()
         except ValidationError as error:

@@ -173,10 +173,13 @@ def judge_pairs(
     top_k = options["round_trip_top_k"]
     reasons: list[str | None] = []
     kept: list[np.ndarray] = []
-    for pair, standing in zip(record["qa_generation"]["pairs"], standings, strict=True):
+    judge = record["generation"]["judged"] is not None
+    for pair, standing, verdict in zip(record["qa_generation"]["pairs"], standings, _verdicts(record), strict=True):
         question = pair["question"]
         vector = vector_of(question)
         reason = None if pair.get("llm_free") else _fault(record, pair, standing, coverage, options)
+        if reason is None and verdict is None and judge and not pair.get("llm_free"):
+            reason = "not judged"
         if reason is None and normal_form(question) in seen:
             reason = "asked before"
         if reason is None and top_k is not None and standing.rank > top_k:
@@ -190,6 +193,13 @@ def judge_pairs(
             seen.add(normal_form(question))
         reasons.append(reason)
     return reasons
+
+
+def _verdicts(record: dict[str, Any]) -> list[dict[str, Any] | None]:
+    """The judge's verdict on each pair, ``None`` where there is none."""
+    judged = record["generation"]["judged"] or []
+    # pairs made without a model come after the judged ones
+    return [*judged, *[None] * (len(record["qa_generation"]["pairs"]) - len(judged))]
 
 
 def _fault(
@@ -224,17 +234,16 @@ def keep_pairs(
     record: dict[str, Any], standings: Sequence[Standing], reasons: Sequence[str | None], top_k: int | None
 ) -> None:
     """Give a record its surviving pairs with an evaluation each, and the list of those dropped."""
-    verdicts = record["generation"].pop("judged")
+    verdicts = _verdicts(record)
+    del record["generation"]["judged"]
     pairs, evaluations, dropped = [], [], []
-    for number, (pair, standing, reason) in enumerate(
-        zip(record["qa_generation"]["pairs"], standings, reasons, strict=True)
+    for pair, standing, reason, verdict in zip(
+        record["qa_generation"]["pairs"], standings, reasons, verdicts, strict=True
     ):
         if reason is not None:
             dropped.append({"question": pair["question"], "reason": reason, "rank": standing.rank})
             continue
         pairs.append(pair)
-        # pairs made without a model come after the judged ones, and a judge may have left some out
-        verdict = verdicts[number] if verdicts is not None and number < len(verdicts) else None
         evaluations.append(verdict or evaluation(standing.rank, top_k))
     record["deduplicated_qa_pairs"] = pairs
     record["qa_evaluations"] = {"evaluations": evaluations}

@@ -57,6 +57,7 @@ def reply_to(request: dict, fault: str | None) -> str:
             value["themes"] *= 9
     elif "Write exactly" in user:
         wanted = int(re.search(r"Write exactly (\d+)", user)[1])
+        first = user.split("write others:")[-1].count("What does") if "write others:" in user else 0
         ids = [int(number) for number in re.findall(r"^Segment (\d+) ", user, re.MULTILINE)]
         subject = re.findall(r"\w{6,}", user.split("=== Section")[-1])
         if fault == "wrong_count":
@@ -72,7 +73,7 @@ def reply_to(request: dict, fault: str | None) -> str:
                     "segment_ids": [-1] if fault == "minus_one" else [ids[n % len(ids)]],
                     "hop_contexts": [],
                 }
-                for n in range(wanted)
+                for n in range(first, first + wanted - (fault == "too_few"))
             ]
         }
     elif "Pairs:" in user:
@@ -86,7 +87,7 @@ def reply_to(request: dict, fault: str | None) -> str:
                     "overall": {"score": 8.5, "assessment": "a"},
                     "improvements": "",
                 }
-                for n in range(count - (fault == "wrong_count"))
+                for n in range(count - (fault in {"wrong_count", "too_few"} and count > 1))
             ]
         }
     else:

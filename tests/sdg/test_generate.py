@@ -172,6 +172,25 @@ def test_a_reply_that_came_too_late_is_booked(tmp_path: Path, endpoint: Any) -> 
             model.ask(messages, max_tokens=600)
 
 
+def test_what_a_reply_leaves_out_is_asked_for_once_more(tmp_path: Path, endpoint: Any) -> None:
+    with endpoint("--faults", "too_few", "--share", "1.1") as server:
+        config = configuration(tmp_path, server.url)
+        (record,) = run(tmp_path, records(1), config)
+        # three of four pairs and then none of one; two of three verdicts, and then the third
+        assert len(record["qa_generation"]["pairs"]) == 3
+        assert all(record["generation"]["judged"]) and len(record["generation"]["judged"]) == 3
+        assert {row["call"] for row in ledger(tmp_path)} == {"questions"}
+        before = server.log()["requests"]
+    with endpoint() as server:
+        (record,) = run(tmp_path, records(1), config | configuration(tmp_path, server.url))
+        # the questions that are missing, and the verdicts on all
+        assert server.log()["requests"] == 2 < before
+    assert len(record["qa_generation"]["pairs"]) == 4
+    assert len({pair["question"] for pair in record["qa_generation"]["pairs"]}) == 4
+    assert all(record["generation"]["judged"]) and len(record["generation"]["judged"]) == 4
+    assert ledger(tmp_path) == []
+
+
 def test_sixty_four_parallel_requests_keep_sixty_in_flight(tmp_path: Path, endpoint: Any) -> None:
     with endpoint("--delay", "1") as server:
         config = configuration(tmp_path, server.url, llm__timeout=30)
