@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from scripts.common.errors import UserError
+from scripts.common.files import without_half_pairs
 from scripts.common.job import log
 from scripts.common.llm_traffic import (
     DEAD_AFTER,
@@ -388,8 +389,8 @@ class ChatModel(Endpoint):
             raise ValueError("no choices")
         choice = answer.choices[0]
         return {
-            # half a surrogate pair, as a cut reply may end with, cannot be written to any file
-            "content": (choice.message.content or "").encode("utf-8", "replace").decode(),
+            # a cut reply may end with half a surrogate pair
+            "content": without_half_pairs(choice.message.content or ""),
             "finish_reason": choice.finish_reason,
             "usage": answer.usage.model_dump(include={"prompt_tokens", "completion_tokens"}) if answer.usage else {},
         }

@@ -1,7 +1,10 @@
 """What generation gives for one record, whatever the style."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
+
+from scripts.common.errors import UserError
 
 ARTIFACT_TYPES = (
     "key_concepts",
@@ -52,3 +55,12 @@ def make_pair(
         "hop_contexts": [{"hop_number": 1, "segment_ids": segment_ids, "summary": ""}],
         **extra,
     }
+
+
+def check_share(empty: Sequence[str], asked: int, share: float, cure: str) -> None:
+    """:class:`UserError` when more than the share of the documents asked about got no question."""
+    if len(empty) > share * asked:
+        raise UserError(
+            f"{len(empty)} of {asked} documents got no question ({', '.join(empty[:5])}), more than "
+            f"sdg.max_failed_share ({share:g}) allows; {cure}, or raise that option."
+        )

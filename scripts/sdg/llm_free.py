@@ -5,10 +5,10 @@ Answering", ACL) asks a model to find the passage that a sentence was cut from; 
 so that the model cannot only match words. These pairs are for training, never for test queries.
 """
 
-import hashlib
 import re
 from typing import Any
 
+from scripts.common.files import sha256_text
 from scripts.sdg.generated import make_pair
 from scripts.sdg.sentences import sentence_spans
 
@@ -29,7 +29,7 @@ def llm_free_pairs(record: dict[str, Any], count: int) -> list[dict[str, Any]]:
             sentence = " ".join(chunk["text"][start:end].split())
             rest = f"{chunk['text'][:start].rstrip()} {chunk['text'][end:].lstrip()}".strip()
             if len(_words(sentence)) in _QUERY_WORDS and len(rest.split()) >= _REST_WORDS:
-                digest = hashlib.sha256(f"{record['source_id']}\n{sentence}".encode()).digest()
+                digest = bytes.fromhex(sha256_text(f"{record['source_id']}\n{sentence}"))
                 candidates.append((digest, chunk["chunk_id"], sentence, rest))
     for digest, segment, sentence, rest in sorted(candidates)[: count - len(pairs)]:
         passage = {} if digest[-1] % _KEPT_WHOLE == 0 else {"passage": rest}

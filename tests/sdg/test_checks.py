@@ -20,6 +20,7 @@ from scripts.sdg.llm_free_extra import extra_pairs
 from scripts.sdg.mixing import limit_llm_free
 from scripts.sdg.question_form import is_english, schema_for
 from scripts.sdg.report import check_records, draw, summary, write_provenance
+from scripts.sdg.sdg import evaluation, judge_pairs, keep_pairs
 from scripts.sdg.simple import read_questions
 from tests.sdg.conftest import configuration, records
 
@@ -408,3 +409,20 @@ def test_where_records_came_from_is_written_whatever_ends_a_line_inside_them(tmp
     write_provenance(tmp_path / "p.json", config=config, inputs=[], records=tmp_path / "sdg.jsonl", usage={})
     assert read_json(tmp_path / "p.json")["counts"] == {"documents": 2, "records": 2, "chunks": 6, "pairs": 2}
     assert json_lines((tmp_path / "sdg.jsonl").read_text(encoding="utf-8")) == made
+
+
+def test_a_pair_that_the_judge_owes_a_verdict_is_dropped() -> None:
+    record = finished()[0]
+    pairs = [{**record["qa_generation"]["pairs"][0], "question": f"What is <it>{n}?"} for n in range(4)]
+    record["qa_generation"]["pairs"] = [*pairs[:3], {**pairs[3], "llm_free": True}]
+    verdict = evaluation(1, None)
+    record["generation"]["judged"] = [verdict, None, verdict]
+    options = {**configuration(Path("x"), "http://127.0.0.1:9/v1")["sdg"], "question_checks": False}
+    standings = [Standing(1)] * 4
+    reasons = judge_pairs(record, standings, set(), lambda _: None, Coverage(["text"]), options)
+    assert reasons == [None, "not judged", None, None]
+    keep_pairs(record, standings, reasons, None)
+    assert [pair["question"] for pair in record["deduplicated_qa_pairs"]] == [f"What is <it>{n}?" for n in (0, 2, 3)]
+    assert len(record["qa_evaluations"]["evaluations"]) == 3
+    record["generation"]["judged"] = None
+    assert judge_pairs(record, standings, set(), lambda _: None, Coverage(["text"]), options) == [None] * 4
