@@ -11,9 +11,9 @@ from scripts.common.files import read_json, write_jsonl
 from scripts.common.redaction import redacted
 from scripts.eval.gathered import json_lines
 from scripts.sdg import simple
-from scripts.sdg.answers import missing, only_announces, says_too_little
+from scripts.sdg.answers import missing, numbers, only_announces, says_too_little
 from scripts.sdg.checks import AMBIGUOUS, TOO_EASY, Coverage, Standing, marks, repeated_across, standing_of
-from scripts.sdg.filters import fault
+from scripts.sdg.filters import content_words, fault, normal_form
 from scripts.sdg.generated import ARTIFACT_TYPES
 from scripts.sdg.headings import code_blocks, headings, tables
 from scripts.sdg.llm_free_extra import extra_pairs
@@ -426,3 +426,44 @@ def test_a_pair_that_the_judge_owes_a_verdict_is_dropped() -> None:
     assert len(record["qa_evaluations"]["evaluations"]) == 3
     record["generation"]["judged"] = None
     assert judge_pairs(record, standings, set(), lambda _: None, Coverage(["text"]), options) == [None] * 4
+
+
+@pytest.mark.parametrize(
+    ("question", "passage", "reason"),
+    [
+        ("How does the context manager close files?", "Files are closed by the context manager of open.", None),
+        ("What rows does the statement DELETE remove?", "Rows go with the statement `DELETE` at once.", None),
+        ("What is the text color of a warning?", "Warnings: the text color is red, always.", None),
+        ("How wide is a cooling passage of the blade?", "Each cooling passage of the blade is 2 mm wide.", None),
+        ("What does paragraph 4 of the law forbid?", "By paragraph 4 the law forbids smoking.", None),
+        ("What does the text of the law forbid?", "The text of the law forbids smoking.", "speaks of the prompt"),
+        ("What does the paper present on wings?", "The paper presents wings.", "speaks of the prompt"),
+        ("What does the document say about wings?", "The document says much about wings.", "speaks of the prompt"),
+    ],
+)
+def test_words_for_the_prompt_may_be_part_of_a_name(question: str, passage: str, reason: str | None) -> None:
+    assert fault(question, passage) == reason
+
+
+@pytest.mark.parametrize(
+    ("question", "passage"),
+    [
+        ("How long is the warranty of a pump?", "How long is the warranty? Two years."),
+        ("What is the price of a spare seal?", "A spare seal is 40 euros without tax."),
+        ("What does a relief valve do?", "Relief valve: opens when the pressure passes its limit."),
+    ],
+)
+def test_a_short_passage_may_answer(question: str, passage: str) -> None:
+    assert not says_too_little(question, passage)
+
+
+def test_only_whole_words_are_numbers() -> None:
+    assert numbers("A tensor tends to tenants and twofold oneness") == set()
+    assert numbers("ten tensors, 5kg and Two") == {"10", "5", "2"}
+
+
+def test_signs_of_names_and_of_vowels_make_another_question() -> None:
+    assert normal_form("What is C++?") != normal_form("What is C#?") != normal_form("What is C?")
+    assert normal_form("What is  a PUMP?!") == normal_form("what is a pump")
+    assert normal_form("का?") != normal_form("की?")
+    assert content_words("पानी कहाँ जाता है।") == ["पानी", "कहाँ", "जाता", "है"]
