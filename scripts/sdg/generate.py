@@ -250,7 +250,10 @@ if __name__ == "__main__":
     with job(snakemake):  # noqa: F821
         in_flight = snakemake.config["sdg"]["max_parallel_requests_for_gen"] or PARALLEL  # noqa: F821
         cache = f"{snakemake.config['output_dir']}/cache"  # noqa: F821
-        number, count = int(snakemake.wildcards.shard), snakemake.params.shards  # noqa: F821
+        number, count = int(snakemake.wildcards.get("shard", 0)), snakemake.params.shards  # noqa: F821
+        preview = snakemake.params.options["preview"]  # noqa: F821
+        if snakemake.config["sdg"]["preview"] and not preview:  # noqa: F821
+            raise UserError("sdg.preview is true: ask for the default target or `preview` alone, or set it to false.")
         check_all_egress(
             snakemake.config,  # noqa: F821
             snakemake.input.records,  # noqa: F821
@@ -270,6 +273,6 @@ if __name__ == "__main__":
                 in_flight,
             ),
             parallel=in_flight,
-            ledger=f"{cache}/failures/shard_{number}_of_{count}.jsonl",
+            ledger=f"{cache}/failures/{'preview' if preview else f'shard_{number}_of_{count}'}.jsonl",
             max_failed_share=snakemake.config["sdg"]["max_failed_share"],  # noqa: F821
         )
