@@ -127,6 +127,11 @@ def content_words(text: str) -> list[str]:
     return [part for word in words for part in (_pairs(word) if UNSPACED.search(word) else [word])]
 
 
+def length_in_words(text: str, word: str = r"\S+") -> int:
+    """Matches of ``word`` in a text; of scripts that put no spaces between words, two letters stand for one more."""
+    return len(re.findall(word, text)) + len(UNSPACED.findall(text)) // 2
+
+
 def _pairs(word: str) -> list[str]:
     pairs = [word[start : start + 2] for start in range(len(word) - 1)]
     # Japanese endings and particles are written in hiragana, and are no content

@@ -13,9 +13,12 @@ from scripts.eval.gathered import json_lines
 from scripts.sdg import simple
 from scripts.sdg.answers import missing, numbers, only_announces, says_too_little
 from scripts.sdg.checks import AMBIGUOUS, TOO_EASY, Coverage, Standing, marks, repeated_across, standing_of
+from scripts.sdg.chunk import make_record
+from scripts.sdg.documents import Document
 from scripts.sdg.filters import content_words, fault, normal_form
 from scripts.sdg.generated import ARTIFACT_TYPES
 from scripts.sdg.headings import code_blocks, headings, tables
+from scripts.sdg.llm_free import llm_free_pairs
 from scripts.sdg.llm_free_extra import extra_pairs
 from scripts.sdg.mixing import limit_llm_free
 from scripts.sdg.question_form import is_english, schema_for
@@ -249,9 +252,6 @@ def test_comments_of_a_script_are_no_headings() -> None:
 
 
 def test_extra_pairs_ask_for_headings_terms_and_names() -> None:
-    from scripts.sdg.chunk import make_record
-    from scripts.sdg.documents import Document
-
     options = {"sentences_per_chunk": 5, "num_sections": 1, "bundle_strategy": "sequential"}
     record = make_record([Document("pump.md", MARKDOWN)], options, lambda text: len(text) < 2000)
     pairs = {pair["query_type"]: pair for pair in extra_pairs(record, 3, training_only=True)}
@@ -264,6 +264,28 @@ def test_extra_pairs_ask_for_headings_terms_and_names() -> None:
     assert not any("passage" in pair or "training_only" in pair for pair in asked)
     assert len(extra_pairs(record, 1, training_only=True)) == 1
     assert extra_pairs(record, 0, training_only=True) == []
+
+
+def test_pairs_without_a_model_in_scripts_without_spaces() -> None:
+    options = {"sentences_per_chunk": 4, "num_sections": 1, "bundle_strategy": "sequential"}
+    text = (
+        "泵的密封\n\n离心泵通过叶轮的旋转来输送液体介质。机械密封可以防止泵轴处的液体泄漏出来。"
+        "密封件每隔三年必须更换一次才能安全。"
+    )
+    record = make_record([Document("pump.txt", text)], options, lambda text: len(text) < 2000)
+    pairs = llm_free_pairs(record, 3)
+    assert [pair["query_type"] for pair in pairs] == ["title", "cloze", "cloze"]
+    assert pairs[0]["question"] == "泵的密封"
+
+
+def test_no_code_and_no_table_is_a_query() -> None:
+    options = {"sentences_per_chunk": 9, "num_sections": 1, "bundle_strategy": "sequential"}
+    code = "```bash\npip install the pump tools for the whole plant now.\nrun them all twice a day please.\n```"
+    table = "| pump | the time at which it runs |\n|---|---|\n| first one | at noon and at night. Always so |"
+    words = "The pump feeds the boiler of the plant with water. It is stopped at night when nobody needs the heat."
+    record = make_record([Document("p.md", f"{words}\n\n{code}\n\n{table}\n")], options, lambda text: len(text) < 2000)
+    found = [pair["question"] for pair in llm_free_pairs(record, 9) if pair["query_type"] == "cloze"]
+    assert sorted(found) == sorted(words.replace(". It", ".|It").split("|"))
 
 
 def test_whole_questions_of_a_cut_reply_are_kept() -> None:
