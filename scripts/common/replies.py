@@ -5,7 +5,6 @@ determines it (provider, model, messages, sampling, format), so an edited docume
 reply is on disk before it is used: a kill loses only requests under way. A torn last line is passed over.
 """
 
-import hashlib
 import json
 import os
 import threading
@@ -14,6 +13,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from scripts.common.files import sha256_text
 from scripts.common.job import log
 
 
@@ -41,7 +41,7 @@ class ReplyStore:
     @staticmethod
     def key(request: dict[str, Any]) -> str:
         """Digest of a request."""
-        return hashlib.sha256(json.dumps(request, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+        return sha256_text(json.dumps(request, sort_keys=True, ensure_ascii=False))
 
     def __len__(self) -> int:
         return len(self._replies)

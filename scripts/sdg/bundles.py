@@ -16,7 +16,8 @@ BOUNDARY = "\n\n=== Document Boundary ===\n\n"
 def bundle_id(names: Sequence[str]) -> str:
     """The recipe's id of a bundle: it depends on which documents are in it and not on their order."""
     joined = "||".join(sorted(names))
-    return hashlib.md5(joined.encode(), usedforsecurity=False).hexdigest()[:16]
+    # names that are not UTF-8 have halves of surrogate pairs
+    return hashlib.md5(joined.encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()[:16]
 
 
 def group(

@@ -13,6 +13,7 @@ from scripts.common.llm_traffic import estimate_tokens, price_of
 from scripts.common.redaction import redacted_url
 from scripts.common.replies import ReplyStore
 from scripts.sdg import full, prompts, simple
+from scripts.sdg.asking import FRESH
 from scripts.sdg.generated import ARTIFACT_TYPES
 from scripts.sdg.sampling import PARALLEL, sampled
 from scripts.sdg.sections import documents_of
@@ -54,7 +55,9 @@ def plan(
     asked = [record for record in records if record["source_id"] in names]
     counters = {role: token_counter(llm["tokenizers"].get(model)) for role, (_, model) in roles.items()}
     calls = _calls(asked, options, counters)
-    by_role = {role: _role(calls[role], *roles[role], llm, parallel, store) for role in roles}
+    by_role = {
+        role: _role(calls[role], most_tries(role, options), *roles[role], llm, parallel, store) for role in roles
+    }
     in_all = {
         name: _sum(item[name] for item in by_role.values())
         for name in (
@@ -138,6 +141,7 @@ def _sum(values: Any) -> Any:
 
 def _role(
     calls: list[dict[str, int]],
+    tries: int,
     provider: str,
     model: str,
     llm: Mapping[str, Any],
@@ -155,14 +159,13 @@ def _role(
     else:
         minutes = sums["expected"] / HOSTED_RATE / parallel / 60
         basis = f"assumed {HOSTED_RATE:g} tokens/s for each of {parallel} requests"
-    most = {"prompt_tokens": 2 * sums["prompt"], "completion_tokens": 2 * sums["limit"]}
+    most = {"prompt_tokens": tries * sums["prompt"], "completion_tokens": tries * sums["limit"]}
     expected = {"prompt_tokens": sums["prompt"], "completion_tokens": sums["expected"]}
     return {
         "provider": provider,
         "model": model,
         "calls": len(calls),
-        # a reply that cannot be used is asked for once more
-        "calls_at_most": 2 * len(calls),
+        "calls_at_most": tries * len(calls),
         **expected,
         "tokens_at_most": sum(most.values()),
         "minutes": round(minutes, 2),
@@ -172,6 +175,11 @@ def _role(
         "tokens_from": "by its tokenizer" if model in llm["tokenizers"] else "estimated from characters",
         "time_from": basis,
     }
+
+
+def most_tries(role: str, options: Options) -> int:
+    """Requests for one reply: one that cannot be used is asked for again, and so is what a list leaves out."""
+    return FRESH + (options["style"] == "full" and role != "artifact_extraction")
 
 
 def token_counter(tokenizer: str | None) -> CountTokens:

@@ -167,6 +167,15 @@ def question_messages(
     )
 
 
+def others_than(messages: Messages, have: Sequence[Mapping[str, Any]]) -> Messages:
+    """The same request, with the questions that there are already."""
+    if not have:
+        return messages
+    listed = "\n".join(f"- {pair['question']}" for pair in have)
+    *before, last = messages
+    return [*before, {**last, "content": f"{last['content']}\n\nThere are these already; write others:\n{listed}"}]
+
+
 def judge_messages(sections: Sequence[str], pairs: Sequence[Mapping[str, Any]]) -> Messages:
     """Ask for a verdict on each pair, numbered from 1."""
     scales = "\n".join(f"- {name}: {DIMENSION_HELP[name][0]} {DIMENSION_HELP[name][1]}" for name in DIMENSIONS)

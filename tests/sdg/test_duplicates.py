@@ -6,8 +6,13 @@ from pathlib import Path
 import pytest
 
 from scripts.common.errors import UserError
+from scripts.common.replies import ReplyStore
+from scripts.sdg.chunk import make_record
+from scripts.sdg.documents import Document
 from scripts.sdg.duplicates import exact_duplicates, near_duplicates
+from scripts.sdg.llm_free import llm_free_pairs
 from scripts.sdg.own_chunks import read_own_chunks
+from scripts.sdg.sampling import shard_of
 from tests.sdg.conftest import document
 
 OPTIONS = {"num_sections": 1}
@@ -40,6 +45,23 @@ def test_own_chunks_are_kept_verbatim_by_document(tmp_path: Path) -> None:
     for record in made:
         for chunk in record["chunks"]:
             assert record["text"][chunk["char_start"] : chunk["char_end"]] == chunk["text"]
+
+
+def test_names_and_chunks_that_are_no_utf8_go_through(tmp_path: Path) -> None:
+    (tmp_path / "c.jsonl").write_text('{"text": "cut \\ud83d", "document": "b\\udce9", "title": "t\\ud83d"}')
+    (own,) = read_own_chunks(tmp_path / "c.jsonl", OPTIONS)
+    assert (own["chunks"][0]["text"], own["source_id"], own["title"]) == ("cut ?", "b?", "t?")
+    options = {"sentences_per_chunk": 2, "num_sections": 1, "bundle_strategy": "sequential"}
+    named = [Document(f"caf\udce9{n}.txt", document(n).text) for n in range(2)]
+    record = make_record(named[:1], options, lambda text: len(text) < 1000)
+    assert record["source_id"] == "caf\udce90.txt"
+    assert shard_of(record["source_id"], 4) in range(4)
+    assert isinstance(llm_free_pairs(record, 2), list)
+    bundle = make_record(named, options, lambda text: len(text) < 1000)
+    assert len(bundle["bundle_id"]) == 16
+    # what goes to an endpoint is text
+    assert "\n".join(bundle["sections_structured"]).encode()
+    assert ReplyStore.key({"messages": "\ud83d"})
 
 
 @pytest.mark.parametrize(
