@@ -13,7 +13,8 @@ from scripts.common.contract import Contract
 from scripts.common.errors import UserError
 from scripts.common.vector_store import VectorStore
 from scripts.vectors.index import open_index, version_of, write_index
-from scripts.vectors.reindex import connect, point_id, reindex
+from scripts.vectors.qdrant import connect, point_id
+from scripts.vectors.reindex import reindex
 from tests.eval.conftest import hash_vectors
 
 TEXTS = {f"d_{number}": f"passage about subject{number} and things" for number in range(30)}
