@@ -30,6 +30,8 @@ from scripts.deploy.texts import Reader, TooLongError, Truncate, estimate
 LANE_BYTES = 1_500_000_000
 # Requests of more characters or ids than this are read by a thread of their own, so that others need not wait
 LARGE = 100_000
+# As many of them may wait for that thread: text that is no text (megabytes of blanks) takes seconds to read
+MOST_LARGE = 8
 # What nginx logs when the client left before its answer; nobody gets to see it
 CLIENT_GONE = 499
 
@@ -41,6 +43,7 @@ class Service:
         self.encoder, self.limits = encoder, limits
         # the second one for large requests
         self._readers = [(Reader(encoder), ThreadPoolExecutor(1, "tokenizer")) for _ in range(2)]
+        self._large = 0
         self.metrics = Metrics(lambda: self.batcher.waiting_tokens)
         lane = lane_encoder(encoder)
         self.batcher = Batcher(
@@ -79,9 +82,16 @@ class Service:
             raise ApiError(504, message, code="timeout") from error
 
     async def _read(self, texts: list[Any], side: Side, truncate: Truncate) -> list[list[int]]:
-        reader, thread = self._readers[sum(map(len, texts)) > LARGE]
+        is_large = sum(map(len, texts)) > LARGE
+        if is_large and self._large >= MOST_LARGE:
+            raise QueueFullError
+        reader, thread = self._readers[is_large]
         function = reader.texts if isinstance(texts[0], str) else reader.ids
-        return await asyncio.get_running_loop().run_in_executor(thread, function, texts, side, truncate)
+        self._large += is_large
+        try:
+            return await asyncio.get_running_loop().run_in_executor(thread, function, texts, side, truncate)
+        finally:
+            self._large -= is_large
 
 
 Result = TypeVar("Result")

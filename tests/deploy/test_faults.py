@@ -196,6 +196,16 @@ def test_endless_texts_do_not_hold_up_short_ones(server: Server) -> None:
     assert time.monotonic() - start < 8
 
 
+def test_megabytes_of_blanks_are_refused_beyond_some_and_hold_up_nobody(server: Server) -> None:
+    blanks = [in_background(server, input=" " * 1_000_000 + "a") for _ in range(24)]
+    while not any(job.running() for job in blanks):
+        time.sleep(0.01)
+    start = time.monotonic()
+    assert post(server, input="a").status_code == 200
+    assert time.monotonic() - start < 3
+    assert {job.result().status_code for job in blanks} == {200, 429}
+
+
 def test_a_server_whose_model_no_longer_computes_is_not_ready(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from starlette.testclient import TestClient
 
