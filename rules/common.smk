@@ -109,6 +109,14 @@ def digest_if_named(path):
     return lambda wildcards: digest_of_file(path) if path else None
 
 
+def is_below(path, folder):
+    """Whether a path (or none) lies in a folder."""
+    absolute = os.path.abspath(folder)
+    return (
+        bool(path) and os.path.commonpath([os.path.abspath(path), absolute]) == absolute
+    )
+
+
 def test_set_files(folder):
     """Files of a test set in BEIR layout; none without a folder."""
     names = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")

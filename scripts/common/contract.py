@@ -48,6 +48,7 @@ class Contract:
         trust_remote_code: Whether code beside the weights may run.
         backend: ``torch``, ``onnx``, or a served model's ``nim`` or ``vllm``.
         url: Address of a served model.
+        source_sha256: Of a graph: ``weights_sha256`` of the checkpoint that it was made from.
     """
 
     model: str
@@ -63,6 +64,7 @@ class Contract:
     trust_remote_code: bool = False
     backend: str = "torch"
     url: str | None = None
+    source_sha256: str | None = None
 
     def text(self, text: str, side: Side) -> str:
         """The text as the model sees it."""
@@ -85,10 +87,21 @@ class Contract:
         )
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
 
+    def index_version(self) -> str:
+        """Tag of corpus vectors that go with this model's queries; a graph has that of its checkpoint."""
+        if self.source_sha256 is None:
+            return self.key("passage")
+        return dataclasses.replace(self, weights_sha256=self.source_sha256, backend="torch").key("passage")
+
     def of_graph(self, folder: Path) -> "Contract":
         """The contract of an ONNX graph of this model, which with its tokenizer is all that ``folder`` has."""
         return dataclasses.replace(
-            self, model=".", revision=None, backend="onnx", weights_sha256=weights_digest(folder)
+            self,
+            model=".",
+            revision=None,
+            backend="onnx",
+            weights_sha256=weights_digest(folder),
+            source_sha256=self.weights_sha256,
         )
 
     def save(self, path: str | Path) -> None:
