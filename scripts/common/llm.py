@@ -32,6 +32,7 @@ Messages = list[dict[str, str]]
 
 # How replies are held to a form, from the strictest; an endpoint that refuses one is asked with the next
 FORMATS = ("json_schema", "json_object", "none")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Statuses below 500 of a passing trouble, as in OpenAI's own client
 _PASSING = {408, 409, 429}
 # How vLLM, NIM, llama.cpp and OpenAI say that a request does not fit the model
@@ -80,6 +81,11 @@ def read_key(variable: str | None) -> str | None:
     """An API key from the environment; :class:`UserError` names the variable (never the key) when it is not set."""
     if variable is None:
         return None
+    if not _VARIABLE.fullmatch(variable):
+        raise UserError(
+            "what stands for the name of the API key's environment variable is no such name, and is not shown, as it "
+            "may be the key itself: export the key, and write the variable's name into the configuration."
+        )
     key = os.environ.get(variable, "").strip()
     if not key:
         raise UserError(f"environment variable {variable} is not set: export it with the endpoint's API key.")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from scripts.common.errors import UserError
+from scripts.common.llm import read_key
 from scripts.common.replies import ReplyStore
 from scripts.sdg.generate import open_models
 from tests.sdg.conftest import configuration
@@ -21,6 +22,20 @@ def test_a_cost_limit_needs_the_prices_of_hosted_models() -> None:
 def test_an_address_with_a_password_is_refused_and_not_shown() -> None:
     with pytest.raises(UserError, match=r"llm\.providers\.test\.base_url holds a user") as error:
         configuration(Path("x"), "https://user:canary@example.com/v1")
+    assert "canary" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["nvapi-canary-4711", "hf_canary4711", "sk-canary", "AIzacanary4711", "canary 4711"])
+def test_a_key_in_place_of_its_variable_is_refused_and_not_shown(key: str) -> None:
+    providers = {"test": {"base_url": URL, "api_key_env": key}}
+    with pytest.raises(UserError, match=r"llm\.providers\.test\.api_key_env is \(not shown\).*Name of the") as error:
+        configuration(Path("x"), URL, llm__providers=providers)
+    assert "canary" not in str(error.value)
+
+
+def test_a_key_in_place_of_its_variable_is_not_shown_by_a_client() -> None:
+    with pytest.raises(UserError, match="is no such name") as error:
+        read_key("nvapi-canary-4711")
     assert "canary" not in str(error.value)
 
 
