@@ -14,16 +14,15 @@ from typing import Any
 import numpy as np
 
 from scripts.common.contract import Contract
-from scripts.common.errors import UserError
 from scripts.common.files import read_jsonl, write_json, write_jsonl
 from scripts.common.job import job, log
-from scripts.common.llm import LOCAL, endpoint_options
 from scripts.common.llm_embedding import EmbeddingModel
 from scripts.common.replies import ReplyStore
 from scripts.common.search import unit_length
 from scripts.common.vector_store import VectorStore
 from scripts.sdg.answers import is_yes_or_no, missing, only_announces, says_too_little
 from scripts.sdg.checks import Coverage, Standing, marks, repeated_across, standing_of
+from scripts.sdg.embedder import open_embedder
 from scripts.sdg.filters import fault, normal_form
 from scripts.sdg.generated import check_share
 from scripts.sdg.lookups import LOOKUPS
@@ -274,19 +273,6 @@ def evaluation(rank: int, top_k: int | None) -> dict[str, Any]:
     dimension = {"score": max(1, round(score)), "justification": note}
     dimensions = {name: dict(dimension) for name in ("relevance", "accuracy", "context_support", "clarity")}
     return {**dimensions, "overall": {"score": max(1.0, score), "assessment": note}, "improvements": ""}
-
-
-def open_embedder(config: dict[str, Any], store: ReplyStore) -> EmbeddingModel | None:
-    """The endpoint that ``sdg.embed_model`` names, or ``None``; :class:`UserError` when it cannot be used."""
-    provider, model = config["sdg"]["embed_provider"], config["sdg"]["embed_model"]
-    if model is None:
-        return None
-    if provider == LOCAL and LOCAL not in config["llm"]["providers"]:
-        raise UserError(
-            "sdg.embed_provider is local, but the bundled server makes no vectors. Set sdg.embed_model to null (the "
-            "base model then finds duplicates), or name a provider of llm.providers."
-        )
-    return EmbeddingModel(**endpoint_options(config, provider), model=model, store=store)
 
 
 def segment_texts(record: dict[str, Any], pair: dict[str, Any]) -> list[str]:
