@@ -43,6 +43,14 @@ def test_largest_remainder_sums_and_is_proportional(weights: dict, total: int) -
     assert all(abs(counts[name] - total * weight / whole) < 1 + 1e-6 for name, weight in weights.items())
 
 
+def test_over_a_corpus_each_type_has_its_share_however_few_pairs_a_document_has() -> None:
+    counts = [type_counts([f"document {number}"], 4, 5, OPTIONS) for number in range(120)]
+    assert all(sum(queries.values()) == sum(reasoning.values()) == 4 for queries, reasoning in counts)
+    totals = {name: sum(reasoning[name] for _, reasoning in counts) for name in counts[0][1]}
+    assert "procedural" in totals
+    assert all(40 < total < 120 for total in totals.values()), totals
+
+
 @given(st.text(max_size=80))
 def test_no_reply_ends_the_run(content: str) -> None:
     for wrapped in (content, '{"pairs": [' + content, '{"pairs": ' + content + "}", GOOD[: len(content)] + content):
