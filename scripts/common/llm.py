@@ -405,7 +405,7 @@ class ChatModel(Endpoint):
         self, messages: Messages, *, max_tokens: int, schema: dict[str, Any] | None = None, seed: int = 0
     ) -> bool:
         """Whether the reply is in the store, so that asking costs nothing."""
-        return self.store.get(self._key(self._request(messages, max_tokens, schema, seed))) is not None
+        return self._key(self._request(messages, max_tokens, schema, seed)) in self.store
 
     def _complete(self, request: dict[str, Any], form: str) -> Any:
         """Send a request; when the endpoint refuses the reply's format, ask from now on with a weaker one."""

@@ -33,7 +33,8 @@ from scripts.sdg.report import check_records, draw, summary, write_provenance
 PASSING_SCORE = 7.0
 # A question that can be answered by yes or no is a statement, all of which its segment should speak of
 YES_OR_NO_COVERAGE = 0.9
-BLOCK = 512
+# Numbers in memory: 64 MB
+SCORES_AT_ONCE = 2**24
 
 # A question's vector of unit length; none where it does not fit the embedding model
 VectorOf = Callable[[str], np.ndarray | None]
@@ -145,9 +146,10 @@ def rank_own_segments(records: Sequence[dict[str, Any]], contract: Contract, sto
         return ranks
     corpus = VectorStore(store, contract, "passage").gather(passages)
     queries = VectorStore(store, contract, "query").gather([pair["question"] for _, pair, _ in pairs])
-    for start in range(0, len(pairs), BLOCK):
-        scores = queries[start : start + BLOCK] @ corpus.T
-        for row, (number, _, own) in zip(scores, pairs[start : start + BLOCK], strict=True):
+    block = max(1, SCORES_AT_ONCE // len(passages))
+    for start in range(0, len(pairs), block):
+        scores = queries[start : start + block] @ corpus.T
+        for row, (number, _, own) in zip(scores, pairs[start : start + block], strict=True):
             ranks[number].append(standing_of(row, own))
     return ranks
 
