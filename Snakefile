@@ -26,7 +26,13 @@ rule all:
     default_target: True
     input:
         *PLANNED,
-        out("stage1_data_prep/prep_report.json"),
-        out("stage3_eval/eval_results.json"),
-        out("stage4_export/export.json"),
+        (
+            rules.preview.output
+            if config["sdg"]["preview"]
+            else [
+                out("stage1_data_prep/prep_report.json"),
+                out("stage3_eval/eval_results.json"),
+                out("stage4_export/export.json"),
+            ]
+        ),
     localrule: True

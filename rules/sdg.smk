@@ -2,8 +2,8 @@
 
 inputs: corpus_dir
 optional inputs: sdg.chunks_file, sdg.multi_doc_manifest
-outputs: stage0_sdg/plan.json, chunks/, generated/{shard}.jsonl, sdg.jsonl, sdg_report.json and .svg, failures.jsonl (the
-    ledger), provenance.json, generation_result.json
+outputs: stage0_sdg/plan.json, chunks/, generated/{shard}.jsonl, preview.jsonl (with sdg.preview, and then no
+    other), sdg.jsonl, sdg_report.json and .svg, failures.jsonl (the ledger), provenance.json, generation_result.json
 """
 
 SDG = "stage0_sdg"
@@ -22,7 +22,6 @@ PROMPT_OPTIONS = options(
     "style",
     "num_pairs",
     "sample_documents",
-    "preview",
     "query_counts",
     "reasoning_counts",
     "lookup_share",
@@ -31,6 +30,11 @@ PROMPT_OPTIONS = options(
     "max_hops",
     "min_complexity",
 )
+PROMPT_OPTIONS["preview"] = False
+GENERATION_OPTIONS = {
+    **PROMPT_OPTIONS,
+    **options("sdg", "llm_free_pairs", "llm_free_extra_pairs", "llm_free_test_queries"),
+}
 LOCAL_LLM = any(config["sdg"][f"{role}_provider"] == "local" for role in ASKED_ROLES)
 
 
@@ -54,15 +58,7 @@ rule generate:
         runtime=720,
     params:
         shards=len(SHARDS),
-        options={
-            **PROMPT_OPTIONS,
-            **options(
-                "sdg",
-                "llm_free_pairs",
-                "llm_free_extra_pairs",
-                "llm_free_test_queries",
-            ),
-        },
+        options=GENERATION_OPTIONS,
         models=rules.plan.params.roles,
         sampling=options("llm", "temperature", "top_p"),
         code=code("sdg/generate.py"),
@@ -70,6 +66,22 @@ rule generate:
         "generating questions, shard {wildcards.shard}"
     script:
         "../scripts/sdg/generate.py"
+
+
+# One document, beside a full run's files
+use rule generate as preview with:
+    output:
+        out(f"{SDG}/preview.jsonl"),
+    log:
+        log_file("preview"),
+    params:
+        shards=1,
+        options={**GENERATION_OPTIONS, "preview": True},
+        models=rules.plan.params.roles,
+        sampling=options("llm", "temperature", "top_p"),
+        code=code("sdg/generate.py"),
+    message:
+        "generating the questions of one document"
 
 
 rule sdg:

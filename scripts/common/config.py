@@ -15,6 +15,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from scripts.common.errors import UserError
+from scripts.common.redaction import HIDDEN
 
 WANDB_HOST = "api.wandb.ai"
 SCHEMA_FILE = Path(__file__).parents[2] / "config" / "schema" / "config.schema.yaml"
@@ -148,7 +149,9 @@ def _explain(error: Any, schema: dict[str, Any]) -> str:
             sign = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}[error.validator]
             return f"{name} is {value!r}, but must be {sign} {error.validator_value}{help_line}"
         case "pattern" | "minLength":
-            return f"{name} is {value!r}, which has not the form it needs: {sub.get('description', error.message)}"
+            # a key that was put where the name of its variable belongs
+            shown = HIDDEN if name.endswith("api_key_env") else repr(value)
+            return f"{name} is {shown}, which has not the form it needs: {sub.get('description', error.message)}"
         case _:
             return f"{name}: {error.message}{help_line}"
 

@@ -64,12 +64,20 @@ def _files(folder: Path, prefix: str, above: frozenset[str]) -> Iterator[str]:
     except OSError as error:
         raise UserError(f"folder {folder} of the corpus cannot be read: {error.strerror}.") from error
     for entry in entries:
-        if not entry.is_dir():
+        if not _is_folder(entry):
             # a link to nothing is listed, so that reading it fails rather than a document being left out
-            if entry.is_file() or entry.is_symlink():
+            if entry.is_symlink() or entry.is_file():
                 yield prefix + entry.name
         elif os.path.realpath(entry.path) not in here:
             yield from _files(Path(entry.path), f"{prefix}{entry.name}/", here)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        # a link to itself
+        return False
 
 
 def fingerprint(corpus_dir: str, extensions: Iterable[str], cache_file: str | Path) -> str:
@@ -87,16 +95,17 @@ def fingerprint(corpus_dir: str, extensions: Iterable[str], cache_file: str | Pa
         path = root / name
         try:
             status = path.stat()
-        except OSError as error:
-            raise UserError(f"document {path} cannot be read: {error.strerror}.") from error
-        stamp = f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
-        entry = known.get(str(path.resolve()))
-        if not entry or entry[0] != stamp:
-            entry, changed = [stamp, sha256_file(path)], True
-        entries[name] = entry
+            stamp = f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
+            place = str(path.resolve())
+            if place not in known or known[place][0] != stamp:
+                known[place], changed = [stamp, sha256_file(path)], True
+            entries[name] = known[place][1]
+        except (OSError, UserError):
+            # the rule that reads it reports it and leaves it out
+            entries[name] = "unreadable"
     if changed:
-        write_json(cache, known | {str((root / name).resolve()): entry for name, entry in entries.items()}, indent=0)
-    return sha256_text("\n".join(f"{entry[1]} {name}" for name, entry in entries.items()))[:32]
+        write_json(cache, known, indent=0)
+    return sha256_text("\n".join(f"{digest} {name}" for name, digest in entries.items()))[:32]
 
 
 def _read_cache(path: Path) -> dict[str, list[str]]:

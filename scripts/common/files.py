@@ -18,6 +18,11 @@ from scripts.common.errors import UserError
 HALF_PAIRS = "backslashreplace"
 
 
+def without_half_pairs(text: str) -> str:
+    """A text with a question mark for each half of a surrogate pair: no endpoint and no tokenizer takes one."""
+    return text.encode("utf-8", "replace").decode()
+
+
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` that takes its place when the block ends without error.

@@ -11,12 +11,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from scripts.common.errors import UserError
+from scripts.common.files import without_half_pairs
 from scripts.common.job import log
 from scripts.common.llm_traffic import (
     DEAD_AFTER,
     Budget,
     DeadEndpointError,
     FailedRequestError,
+    RefusedRequestError,
     Traffic,
     estimate_tokens,
     price_of,
@@ -30,6 +32,9 @@ Messages = list[dict[str, str]]
 
 # How replies are held to a form, from the strictest; an endpoint that refuses one is asked with the next
 FORMATS = ("json_schema", "json_object", "none")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Statuses below 500 of a passing trouble, as in OpenAI's own client
+_PASSING = {408, 409, 429}
 # How vLLM, NIM, llama.cpp and OpenAI say that a request does not fit the model
 _TOO_LONG = re.compile(
     r"(context|input|prompt|sequence).{0,40}(length|size|window)|too (long|large|many tokens)|"
@@ -76,6 +81,11 @@ def read_key(variable: str | None) -> str | None:
     """An API key from the environment; :class:`UserError` names the variable (never the key) when it is not set."""
     if variable is None:
         return None
+    if not _VARIABLE.fullmatch(variable):
+        raise UserError(
+            "what stands for the name of the API key's environment variable is no such name, and is not shown, as it "
+            "may be the key itself: export the key, and write the variable's name into the configuration."
+        )
     key = os.environ.get(variable, "").strip()
     if not key:
         raise UserError(f"environment variable {variable} is not set: export it with the endpoint's API key.")
@@ -141,8 +151,9 @@ class Endpoint:
         allowed: Hosts that text may go to.
         store: Where replies are kept.
         timeout: Seconds for one reply.
-        max_retries: Tries after 408, 409, 429, 5xx, time-outs and dropped connections, with growing pauses with jitter,
-            and none shorter than Retry-After says.
+        max_retries: Tries after 408, 409, 5xx, time-outs and dropped connections, with growing pauses with jitter, and
+            none shorter than Retry-After says. After 429 and 503 a request waits its turn, however often, for
+            ``llm_traffic.PATIENCE`` seconds at most.
         parallel: Requests under way at once.
         budget: What may be spent; ``None`` is no limit.
     """
@@ -197,6 +208,10 @@ class Endpoint:
                     kinds=[openai.APIError, ValueError],
                     stop=self.stopped,
                 )
+        except (RefusedRequestError, RequestTooLongError):
+            # who refuses one request lives
+            self._traffic.succeeded()
+            raise
         except FailedRequestError as error:
             if not self.stopped.is_set() and self._traffic.failed():
                 raise DeadEndpointError(f"{self._dead()} The last one: {error}") from error
@@ -204,8 +219,8 @@ class Endpoint:
 
     def _dead(self) -> str:
         return (
-            f"{redacted_url(self.base_url)} counts as dead: {DEAD_AFTER} requests in a row failed after {self._tries} "
-            "tries each, so the others were not sent. Run again once it answers: replies so far are kept."
+            f"{redacted_url(self.base_url)} counts as dead: {DEAD_AFTER} requests in a row failed for good, each after "
+            "llm.max_retries, so the others were not sent. Run again once it answers: replies so far are kept."
         )
 
     def _count(self, usage: dict[str, Any]) -> None:
@@ -246,7 +261,9 @@ class Endpoint:
         except openai.APIStatusError as error:
             text = self._without_key(detail(error))
             refused = error.status_code in {400, 413, 422}
-            kind = RequestTooLongError if refused and _TOO_LONG.search(text) else FailedRequestError
+            kind = FailedRequestError
+            if 400 <= error.status_code < 500 and error.status_code not in _PASSING:
+                kind = RequestTooLongError if refused and _TOO_LONG.search(text) else RefusedRequestError
             raise kind(
                 f"{redacted_url(self.base_url)} answered {error.status_code} to model {self.model}: {text[:300]}"
             ) from None
@@ -269,9 +286,9 @@ class Endpoint:
 
 
 def _may_retry(error: Exception) -> tuple[bool, Mapping[str, str], bool]:
-    """Whether another try makes sense, the answer's headers, and whether all requests should wait.
+    """Whether another try makes sense, the answer's headers, and whether the endpoint is asked too often.
 
-    Statuses as in OpenAI's own client; a body that is no JSON (an ``APIResponseValidationError`` or ``ValueError``) is
+    A body that is no JSON (an ``APIResponseValidationError`` or ``ValueError``) is
     what a proxy in trouble sends.
     """
     import openai
@@ -280,7 +297,7 @@ def _may_retry(error: Exception) -> tuple[bool, Mapping[str, str], bool]:
         return True, {}, False
     if isinstance(error, openai.APIStatusError):
         code = error.status_code
-        return code in {408, 409, 429} or code >= 500, error.response.headers, code in {429, 503}
+        return code in _PASSING or code >= 500, error.response.headers, code in {429, 503}
     return True, {}, False
 
 
@@ -303,7 +320,13 @@ class ChatModel(Endpoint):
         self._format = 0
 
     def ask(
-        self, messages: Messages, *, max_tokens: int, schema: dict[str, Any] | None = None, seed: int = 0
+        self,
+        messages: Messages,
+        *,
+        max_tokens: int,
+        schema: dict[str, Any] | None = None,
+        seed: int = 0,
+        form: str = "",
     ) -> dict[str, Any]:
         """The reply to ``messages`` (``content``, ``finish_reason``, ``usage``), stored if it was asked before.
 
@@ -311,8 +334,10 @@ class ChatModel(Endpoint):
             messages: Chat messages.
             max_tokens: Length limit of the reply.
             schema: JSON Schema the reply must follow (strict ``response_format``). An endpoint that refuses that is
-                asked for any JSON object, or freely, so ``messages`` must describe the form as well.
+                asked for any JSON object, or freely, so ``messages`` or ``form`` must describe the form as well.
             seed: Sampling seed; a retry with another seed is another request.
+            form: The form of the reply in words, put behind the last message where the endpoint refuses the schema; no
+                part of the request's key, as the schema says the same.
 
         Raises:
             RequestTooLongError: The messages do not fit the model.
@@ -327,7 +352,7 @@ class ChatModel(Endpoint):
         prompt = sum(estimate_tokens(message["content"]) for message in messages)
         with self.budget.reserve(self.model, prompt, max_tokens):
             start = time.monotonic()
-            reply = self._send_with_retries(lambda: self._send(request))
+            reply = self._send_with_retries(lambda: self._send_booked(request, form, prompt))
             if not reply["usage"]:
                 # an endpoint that does not count is not free
                 reply["usage"] = {"prompt_tokens": prompt, "completion_tokens": estimate_tokens(reply["content"])}
@@ -353,14 +378,25 @@ class ChatModel(Endpoint):
     def _key(self, request: dict[str, Any]) -> str:
         return self.store.key({"provider": self.provider, **request})
 
-    def _send(self, request: dict[str, Any]) -> dict[str, Any]:
-        answer = self._complete(request)
+    def _send_booked(self, request: dict[str, Any], form: str, prompt_tokens: int) -> dict[str, Any]:
+        import httpx
+        import openai
+
+        try:
+            return self._send(request, form)
+        except openai.APITimeoutError as error:
+            if not isinstance(error.__cause__, httpx.ConnectTimeout):
+                self.budget.lose(self.model, prompt_tokens, request["max_tokens"])
+            raise
+
+    def _send(self, request: dict[str, Any], form: str) -> dict[str, Any]:
+        answer = self._complete(request, form)
         if not getattr(answer, "choices", None) or answer.choices[0].message is None:
             raise ValueError("no choices")
         choice = answer.choices[0]
         return {
-            # half a surrogate pair, as a cut reply may end with, cannot be written to any file
-            "content": (choice.message.content or "").encode("utf-8", "replace").decode(),
+            # a cut reply may end with half a surrogate pair
+            "content": without_half_pairs(choice.message.content or ""),
             "finish_reason": choice.finish_reason,
             "usage": answer.usage.model_dump(include={"prompt_tokens", "completion_tokens"}) if answer.usage else {},
         }
@@ -369,9 +405,9 @@ class ChatModel(Endpoint):
         self, messages: Messages, *, max_tokens: int, schema: dict[str, Any] | None = None, seed: int = 0
     ) -> bool:
         """Whether the reply is in the store, so that asking costs nothing."""
-        return self.store.get(self._key(self._request(messages, max_tokens, schema, seed))) is not None
+        return self._key(self._request(messages, max_tokens, schema, seed)) in self.store
 
-    def _complete(self, request: dict[str, Any]) -> Any:
+    def _complete(self, request: dict[str, Any], form: str) -> Any:
         """Send a request; when the endpoint refuses the reply's format, ask from now on with a weaker one."""
         import openai
 
@@ -381,6 +417,9 @@ class ChatModel(Endpoint):
             sent["response_format"] = {"type": "json_object"}
         elif FORMATS[level] == "none":
             sent.pop("response_format", None)
+        if level and form and "response_format" in request:
+            *before, last = request["messages"]
+            sent["messages"] = [*before, {**last, "content": f"{last['content']}\n\n{form}"}]
         try:
             return self._client.chat.completions.create(**sent)
         # some servers answer 500 where they mean 400
@@ -390,4 +429,4 @@ class ChatModel(Endpoint):
         # several threads may find out at once
         self._format = max(self._format, level + 1)
         log.warning("%s refuses %s; asking for %s", self.base_url, FORMATS[level], FORMATS[level + 1])
-        return self._complete(request)
+        return self._complete(request, form)

@@ -14,8 +14,12 @@ from scripts.common.replies import ReplyStore
 
 # Seconds: the first pause after a failure, the longest, and the longest that an endpoint may ask for
 FIRST_PAUSE, LONGEST_PAUSE, LONGEST_RETRY_AFTER = 0.5, 60.0, 600.0
+# Seconds: the first pause of all after an endpoint says that it is asked too often, and not for how long; and how long
+# a request waits in all for an endpoint that goes on saying so
+BUSY_PAUSE, PATIENCE = 2.0, 900.0
 # Requests that fail one after the other, each after all its tries, before an endpoint counts as dead
 DEAD_AFTER = 5
+_STOPPED = "stopped before this request was sent"
 # Seconds between two looks at what other jobs have spent
 REFRESH = 5.0
 
@@ -26,6 +30,10 @@ class BudgetError(UserError):
 
 class FailedRequestError(UserError):
     """One request failed for good, after all its tries; others may go well."""
+
+
+class RefusedRequestError(FailedRequestError):
+    """The endpoint answers, but refuses this one request, as content filters do."""
 
 
 class DeadEndpointError(UserError):
@@ -43,11 +51,11 @@ class Traffic:
         self._slots = threading.BoundedSemaphore(parallel)
         self._lock = threading.Lock()
         self._not_before = 0.0
-        self._failed = 0
+        self._failed = self._pauses = 0
 
     @contextlib.contextmanager
-    def slot(self) -> Iterator[None]:
-        """Hold one of the request slots, once no pause is on."""
+    def slot(self, stop: threading.Event) -> Iterator[None]:
+        """Hold one of the request slots, once no pause is on; :class:`FailedRequestError` when ``stop`` is set."""
         while True:
             self._slots.acquire()
             wait = self._not_before - time.monotonic()
@@ -55,21 +63,38 @@ class Traffic:
                 break
             self._slots.release()
             # not all at the same moment
-            time.sleep(wait + random.uniform(0, min(1.0, wait)))
+            stop.wait(wait + random.uniform(0, min(1.0, wait)))
+            if stop.is_set():
+                raise FailedRequestError(_STOPPED)
         try:
+            if stop.is_set():
+                raise FailedRequestError(_STOPPED)
             yield
         finally:
             self._slots.release()
 
-    def pause_all(self, seconds: float) -> None:
-        """Send nothing for so long: the endpoint said that it is asked too often."""
+    def pause_all(self, asked: float | None) -> float:
+        """Send nothing for a while: the endpoint said that it is asked too often.
+
+        Args:
+            asked: Seconds that it asked for; ``None`` takes a pause that doubles until a request is answered.
+
+        Returns:
+            Seconds of the pause.
+        """
         with self._lock:
-            self._not_before = max(self._not_before, time.monotonic() + seconds)
+            now = time.monotonic()
+            if asked is None:
+                # those that were under way at the same time are refused for the same reason
+                self._pauses += now >= self._not_before
+                asked = min(LONGEST_PAUSE, BUSY_PAUSE * 2 ** min(self._pauses - 1, 10))
+            self._not_before = max(self._not_before, now + asked)
+            return asked
 
     def succeeded(self) -> None:
         """A request was answered."""
         with self._lock:
-            self._failed = 0
+            self._failed = self._pauses = 0
 
     def failed(self) -> bool:
         """A request failed for good; whether the endpoint now counts as dead."""
@@ -147,6 +172,7 @@ class Budget:
         self.store, self.max_cost, self.max_tokens, self.prices = store, max_cost, max_tokens, prices or {}
         self._lock = threading.Lock()
         self._reserved = {"cost": 0.0, "tokens": 0}
+        self._lost = {"cost": 0.0, "tokens": 0}
         self._looked = 0.0
 
     def spent(self) -> tuple[float, int]:
@@ -163,8 +189,7 @@ class Budget:
         if self.max_cost is None and self.max_tokens is None:
             yield
             return
-        tokens = prompt_tokens + completion_tokens
-        cost = price_of(model, self.prices, {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens})
+        cost, tokens = self._most(model, prompt_tokens, completion_tokens)
         with self._lock:
             if time.monotonic() - self._looked > REFRESH:
                 self.store.refresh()
@@ -179,8 +204,20 @@ class Budget:
                 self._reserved["cost"] -= cost
                 self._reserved["tokens"] -= tokens
 
+    def lose(self, model: str, prompt_tokens: int, completion_tokens: int) -> None:
+        """Book a request whose reply did not come in time at its most: the endpoint may have written all of it."""
+        cost, tokens = self._most(model, prompt_tokens, completion_tokens)
+        with self._lock:
+            self._lost["cost"] += cost
+            self._lost["tokens"] += tokens
+
+    def _most(self, model: str, prompt_tokens: int, completion_tokens: int) -> tuple[float, int]:
+        tokens = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
+        return price_of(model, self.prices, tokens), sum(tokens.values())
+
     def _check(self, cost: float, tokens: int) -> None:
         spent_cost, spent_tokens = self.spent()
+        spent_cost, spent_tokens = spent_cost + self._lost["cost"], spent_tokens + self._lost["tokens"]
         for name, limit, used, held, more in (
             ("llm.max_cost", self.max_cost, spent_cost, self._reserved["cost"], cost),
             ("llm.max_tokens", self.max_tokens, spent_tokens, self._reserved["tokens"], tokens),
@@ -204,33 +241,33 @@ def wait_and_retry(
 ) -> Any:
     """The answer of ``send``, tried ``tries`` times; the last error is raised.
 
+    An endpoint that says it is asked too often uses up no try: that is no failure, but waiting for it has an end.
+
     Args:
         send: Sends one request.
         traffic: Slots and pauses.
         tries: How often at most.
-        may_retry: Of an error: whether another try makes sense, the answer's headers, and whether all requests wait.
+        may_retry: Of an error: whether another try makes sense, the answer's headers, and whether it says that the
+            endpoint is asked too often, so that all requests wait.
         kinds: Errors that ``send`` raises.
         stop: When set, nothing is sent any more.
     """
-    for attempt in range(tries):
-        if stop.is_set():
-            raise FailedRequestError("stopped before this request was sent")
+    attempt, patience = 0, math.inf
+    while True:
         try:
-            with traffic.slot():
-                if stop.is_set():
-                    raise FailedRequestError("stopped before this request was sent")
+            with traffic.slot(stop):
                 answer = send()
         except tuple(kinds) as error:
-            again, headers, everyone = may_retry(error)
-            if not again or attempt == tries - 1:
+            again, headers, busy = may_retry(error)
+            attempt += not busy
+            patience = min(patience, time.monotonic() + PATIENCE) if busy else patience
+            if not again or attempt == tries or time.monotonic() > patience:
                 raise
             asked = retry_after(headers)
-            pause = pause_before(attempt) if asked is None else asked
-            if everyone:
-                traffic.pause_all(pause)
+            if busy:
+                asked = traffic.pause_all(asked)
             # jitter comes on top of what the endpoint asks for, never instead of it
-            stop.wait(pause + (0 if asked is None else random.uniform(0, 0.1 * asked + 0.1)))
+            stop.wait(pause_before(attempt - 1) if asked is None else asked + random.uniform(0, 0.1 * asked + 0.1))
         else:
             traffic.succeeded()
             return answer
-    raise AssertionError("tries is at least 1")

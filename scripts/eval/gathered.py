@@ -26,7 +26,8 @@ def optional(path: Path, read: Callable[[str], Any] = json.loads) -> Any:
 
 def json_lines(text: str) -> list[Any]:
     """Values of a JSON Lines file."""
-    return [json.loads(line) for line in text.splitlines() if line.strip()]
+    # not splitlines(), which ends a line at signs that a text may hold, too
+    return [json.loads(line) for line in text.split("\n") if line.strip()]
 
 
 def figures(output: Path, comparisons: dict[str, dict[str, Any]], *, trained_here: bool) -> list[Figure]:

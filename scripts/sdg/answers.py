@@ -5,6 +5,7 @@ name, a reason, a purpose. Where the trace is missing, so is the answer. The tra
 other languages have none of the openings, and are let pass.
 """
 
+import math
 import re
 from collections.abc import Callable
 
@@ -14,9 +15,11 @@ from scripts.sdg.sentences import sentence_spans
 # Content words that a passage must have besides those of the question: a heading alone, or a sentence that only names
 # the subject, answers nothing
 FEWEST_NEW = 10
+# A passage of fewer content words (an answer of a FAQ, an entry of a glossary) must have a third of them, and two
+SHORT = 20
 _NUMERALS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 # "one" is rarely a number
-_NUMBER = re.compile(rf"\b(?:\d+(?:\.\d+)?|{'|'.join(_NUMERALS[2:])})", re.IGNORECASE)
+_NUMBER = re.compile(rf"\b(?:\d+(?:\.\d+)?|(?:{'|'.join(_NUMERALS[2:])})\b)", re.IGNORECASE)
 # A word with a capital that opens no sentence; in German every noun has one, so the question must be English
 _NAME = re.compile(r"(?<=[a-z0-9,)] )\(?([A-Z][\w-]*\w)")
 _ENGLISH = re.compile(r"(what|how|which|why|when|where|who|is|are|does|do|did|can|could|has|have|will|should)\b", re.I)
@@ -142,7 +145,12 @@ def only_announces(question: str, passage: str, coverage: Callable[[str, str], f
 
 def says_too_little(question: str, passage: str) -> bool:
     """Whether a passage has hardly a word besides those of the question."""
-    return len({stem(word) for word in content_words(passage)} - set(map(stem, content_words(question)))) < FEWEST_NEW
+    known = set(map(stem, content_words(passage)))
+    new = known - set(map(stem, content_words(question)))
+    if len(known) >= SHORT:
+        return len(new) < FEWEST_NEW
+    # "two years" is an answer, though "two" is no content word
+    return len(new | (numbers(passage) - numbers(question))) < max(2, math.ceil(len(known) / 3))
 
 
 def is_yes_or_no(question: str) -> bool:

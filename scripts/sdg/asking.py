@@ -9,6 +9,8 @@ from scripts.sdg.generated import Generated
 
 # Requests for one reply in one run, the first and one more
 FRESH = 2
+# What a reader may raise that meets what no model should write
+_UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
 Value = TypeVar("Value")
 
@@ -23,6 +25,8 @@ def ask(
     schema: dict[str, Any],
     read: Callable[[str], tuple[Value, list[str]]],
     usable: Callable[[Value], bool],
+    form: str = "",
+    fresh: int = FRESH,
 ) -> Value:
     """What the first usable reply says.
 
@@ -40,21 +44,28 @@ def ask(
         schema: JSON Schema of a reply.
         read: Value of a reply, and what is wrong with it; of an empty reply the value that stands for none.
         usable: Whether a value is worth having.
+        form: The form of a reply in words, where ``messages`` do not tell it.
+        fresh: Requests in this run.
     """
     unusable: list[dict[str, str]] = []
     sent, current = 0, messages
     while True:
         attempt: dict[str, Any] = {"max_tokens": max_tokens, "schema": schema, "seed": len(unusable)}
         new = not model.was_asked(current, **attempt)
-        if new and sent == FRESH:
+        if new and sent == fresh:
             break
         sent += new
+        result.sent += new
         try:
-            reply = model.ask(current, **attempt)
+            reply = model.ask(current, **attempt, form=form)
         except FailedRequestError as error:
             _fail(result, call, [str(error)], unusable)
             return read("")[0]
-        value, wrong = read(reply["content"])
+        try:
+            value, wrong = read(reply["content"])
+        except _UNREADABLE as error:
+            # the reply is stored, so a run that ended here would end here for good
+            value, wrong = read("")[0], [f"the reply cannot be read ({type(error).__name__}: {error})"]
         if reply["finish_reason"] == "length":
             wrong = [*wrong, "the reply was cut off by the length limit"]
         if usable(value):
@@ -64,6 +75,11 @@ def ask(
         current = corrected(messages, wrong)
     _fail(result, call, [f"asked {len(unusable)} times in vain: {text}" for text in wrong], unusable)
     return value
+
+
+def note_rest(result: Generated, call: str, text: str) -> None:
+    """Put into problems and ledger that a part of what was asked for did not come."""
+    _fail(result, call, [text], [])
 
 
 def _fail(result: Generated, call: str, wrong: list[str], replies: list[dict[str, str]]) -> None:

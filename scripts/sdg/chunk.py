@@ -1,5 +1,6 @@
 """Documents to records: chunks that fit the embedding model, sections as the generator sees them."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,16 @@ from scripts.common.tokens import fast_tokenizer
 from scripts.sdg import bundles
 from scripts.sdg.documents import Document, Skipped, fetch_from_hub, read_documents
 from scripts.sdg.duplicates import exact_duplicates, near_duplicates
+from scripts.sdg.headings import headings
 from scripts.sdg.own_chunks import read_own_chunks
 from scripts.sdg.sections import sections
 from scripts.sdg.sentences import chunk_spans
 
 # A title is a first paragraph of at most so many words on one line
 TITLE_WORDS = 25
+_FRONT_MATTER = re.compile(r"---[ \t]*\n.*?^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
+_FRONT_TITLE = re.compile(r"^title[ \t]*:[ \t]*(?P<title>[^\s>|][^\n]*)$", re.MULTILINE | re.IGNORECASE)
+_OVERLINE = re.compile(r"\A(?P<ruler>([=\-~^*+#\"'])\2{2,})[ \t]*\n(?P<title>[^\n]+\n(?P=ruler)[ \t]*\n)")
 
 
 def chunk_corpus(
@@ -92,6 +97,7 @@ def document_records(corpus_dir: str, options: dict[str, Any], model: dict[str, 
     groups, warnings = [[document] for document in documents], []
     if options["multi_doc"]:
         groups, warnings = bundled(documents, folder, options)
+    warnings += [f"{document.name}: {document.fault}" for document in documents if document.fault]
     fits = length_check(resolve_model(model["base_model"], model["revision"]), model)
     bar = progress(len(documents), "chunk", "doc")
     records = []
@@ -202,10 +208,24 @@ def word_counter(text: str) -> Callable[[int], int]:
 
 
 def title(text: str) -> str:
-    """The first paragraph when it is one short line that more text follows, without Markdown's heading mark."""
-    first, _, rest = text.strip().partition("\n")
+    """A document's title, or an empty text.
+
+    That of its front matter; else its first paragraph when it is one short line that more text follows, without what
+    marks it as a heading in Markdown or reST.
+    """
+    front = _FRONT_MATTER.match(text)
+    named = _FRONT_TITLE.search(front[0]) if front else None
+    if named:
+        return " ".join(named["title"].strip("\"' \t").split())
+    body = text[front.end() :].strip() if front else text.strip()
+    # reST's rulers may stand above a title, too
+    body = _OVERLINE.sub(r"\g<title>", body, count=1)
+    first, _, rest = body.partition("\n")
     words = first.lstrip("# ").strip()
     alone = first.startswith("#") or rest.startswith("\n")
+    found = headings(body)
+    if found and found[0].start == 0 and found[0].text == words:
+        alone, rest = True, body[found[0].end :]
     return words if alone and rest.strip() and 0 < len(words.split()) <= TITLE_WORDS else ""
 
 

@@ -11,14 +11,26 @@ from scripts.common.errors import UserError
 _HUB_URI = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?(?:/(?P<subdir>.+?))?/?$")
 # Byte values that text files do not contain; NUL alone would miss UTF-16 and flag it at the same time
 _CONTROL = bytes(set(range(32)) - {7, 8, 9, 10, 12, 13, 27})
+# Of UTF-32 before UTF-16, whose mark it begins with
+_MARKS = (
+    (b"\xef\xbb\xbf", "utf-8-sig"),
+    (b"\xff\xfe\x00\x00", "utf-32"),
+    (b"\x00\x00\xfe\xff", "utf-32"),
+    (b"\xff\xfe", "utf-16"),
+    (b"\xfe\xff", "utf-16"),
+)
+# Stands for bytes that are no UTF-8; a text with so many times more characters beyond ASCII is UTF-8 all the same, as
+# other encodings hardly ever look like it
+_REPLACEMENT, _MOSTLY = "\ufffd", 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Document:
-    """A text with its corpus-relative POSIX path."""
+    """A text with its corpus-relative POSIX path, and what was wrong with its file."""
 
     name: str
     text: str
+    fault: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,20 +59,20 @@ def read_documents(
     documents: list[Document] = []
     skipped: list[Skipped] = []
     for name in list_documents(corpus_dir, extensions):
-        text = _read(Path(corpus_dir, name), max_bytes)
-        if isinstance(text, str) and len(text.strip()) < min_length:
-            text = Skipped("", f"shorter than {min_length} characters")
-        if isinstance(text, Skipped):
-            skipped.append(Skipped(name, text.reason))
+        read = _read(Path(corpus_dir, name), max_bytes)
+        if not isinstance(read, Skipped) and len(read[0].strip()) < min_length:
+            read = Skipped("", f"shorter than {min_length} characters")
+        if isinstance(read, Skipped):
+            skipped.append(Skipped(name, read.reason))
         else:
-            documents.append(Document(name, text))
+            documents.append(Document(name, *read))
     if not documents:
         reasons = "; ".join(f"{item.name}: {item.reason}" for item in skipped[:3])
         raise UserError(f"no document of {corpus_dir} can be used ({reasons}).")
     return documents[:limit], skipped
 
 
-def _read(path: Path, max_bytes: int) -> str | Skipped:
+def _read(path: Path, max_bytes: int) -> tuple[str, str] | Skipped:
     try:
         if path.stat().st_size > max_bytes:
             return Skipped("", f"larger than {max_bytes} bytes (sdg.max_file_size)")
@@ -70,30 +82,40 @@ def _read(path: Path, max_bytes: int) -> str | Skipped:
     return decode(raw)
 
 
-def decode(raw: bytes) -> str | Skipped:
-    """Text of a file: UTF-8, else UTF-16 or UTF-32 by byte order mark, else detected; binary files are refused."""
-    for mark, encoding in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
+def decode(raw: bytes) -> tuple[str, str] | Skipped:
+    """Text of a file, and what was wrong with it.
+
+    UTF-8, else UTF-16 or UTF-32 by byte order mark, else detected; binary files are refused.
+    """
+    for mark, encoding in _MARKS:
         if raw.startswith(mark):
             try:
-                return _lines(raw.decode(encoding))
+                return _lines(raw.decode(encoding)), ""
             except UnicodeDecodeError:
                 break
     control = sum(raw.count(bytes([value])) for value in _CONTROL)
     if control > len(raw) // 200:
         return Skipped("", "binary, not text")
-    try:
-        return _lines(raw.decode("utf-8"))
-    except UnicodeDecodeError:
-        from charset_normalizer import from_bytes
+    text = raw.decode("utf-8", "replace")
+    strange = text.count(_REPLACEMENT) - raw.count(_REPLACEMENT.encode())
+    if not strange:
+        return _lines(text), ""
+    if sum(not letter.isascii() for letter in text) > _MOSTLY * strange:
+        return _lines(text), f"{strange} places are not UTF-8, as the rest is, and are read as {_REPLACEMENT}"
+    return _detected(raw)
 
-        best = from_bytes(raw[:200_000]).best()
-        if best is None:
-            return Skipped("", "text in an encoding that cannot be told; save it as UTF-8")
-        try:
-            return _lines(raw.decode(best.encoding))
-        except UnicodeDecodeError:
-            # the part that was looked at fitted, a later one does not; Latin-1 reads every byte
-            return _lines(raw.decode("latin-1"))
+
+def _detected(raw: bytes) -> tuple[str, str] | Skipped:
+    from charset_normalizer import from_bytes
+
+    best = from_bytes(raw[:200_000]).best()
+    if best is None:
+        return Skipped("", "text in an encoding that cannot be told; save it as UTF-8")
+    try:
+        return _lines(raw.decode(best.encoding)), ""
+    except UnicodeDecodeError:
+        # the part that was looked at fitted, a later one does not; Latin-1 reads every byte
+        return _lines(raw.decode("latin-1")), f"neither UTF-8 nor {best.encoding} throughout, and read as Latin-1"
 
 
 def _lines(text: str) -> str:

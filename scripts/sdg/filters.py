@@ -7,10 +7,16 @@ import re
 _ENDING = re.compile(r"(?<=\w{3})(ings?|ed|es|s|ly|ment|ions?)$")
 _LETTERS = 6
 _PROMPT = re.compile(
-    r"\b(passage|paragraph|excerpt|(this|the|above|given|following|provided) (text|article|document|section|context|"
-    r"segment|transcript|question|answer|paper|study|author|information|statement|sentence)s?|reference \d|"
-    r"in question|question[_ ]?\d|search question|short question|as an ai|the following|"
+    r"\b((this|above|given|following|provided) (text|document|section|context|question|answer|information|statement|"
+    r"sentence)s?|(this|the|above|given|following|provided) (article|segment|transcript|paper|study|author)s?|"
+    r"reference \d|in question|question[_ ]?\d|search question|short question|as an ai|the following|"
     r"(which|what) of (the|these|those)|(can|could|would) you|please)\b",
+    re.IGNORECASE,
+)
+# Words for the prompt, too, unless they are part of a name that the passage has, as in "the context manager"
+_PROMPT_OR_NAME = re.compile(
+    r"\b(passage|paragraph|excerpt|the (text|document|section|context|question|answer|information|statement|"
+    r"sentence)s?)\b",
     re.IGNORECASE,
 )
 # A question that stops after one of these, or in the middle of a clause, was cut by the length limit. A full stop
@@ -20,8 +26,17 @@ _CUT = re.compile(
     r"when|which|with|[a-z]|[\w-]+-)[\s.,;:…–—(-]*|[,;:…–—(]\s*|(?<!\b\w)(?<!\betc)\.\s*)\?+$",
     re.IGNORECASE,
 )
+# Letters, digits, and the marks that stand above, below and beside letters: accents, Hebrew and Arabic vowels, the
+# vowel signs of India's and South East Asia's scripts, and the joiners between them
+_LETTER = (
+    r"\w\u0300-\u036f\u0591-\u05bd\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff\u0e31-\u0e3a\u0e47-\u0e4e\u0eb1-\u0ece"
+    r"\u0f18-\u0fbc\u102b-\u103e\u1056-\u109d\u17b4-\u17d3\u200c\u200d"
+)
+_WORD = re.compile(rf"[{_LETTER}'-]+")
+# C++ and C# are two questions
+_NORMAL = re.compile(rf"[{_LETTER}]+[+#]*")
 # Thai, Lao, Burmese, Khmer, Japanese, Chinese
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
+UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
 # A question whose subject is a pronoun is understood by nobody else
 _PRONOUN = re.compile(
     r"(what|how|why|when|where|which)?\s*(is|are|was|were|do|does|did|can|could|has|have|will|would|should)\s+"
@@ -59,7 +74,7 @@ def fault(question: str, passage: str, *, keywords: bool = False) -> str | None:
         keywords: It is no sentence but what is typed into a search box: it may be short, and words of the passage.
     """
     words = content_words(question)
-    reason = _fault_of_form(question, words, keywords=keywords)
+    reason = _fault_of_form(question, words, passage, keywords=keywords)
     if reason is not None:
         return reason
     known = set(map(stem, content_words(passage)))
@@ -72,12 +87,12 @@ def fault(question: str, passage: str, *, keywords: bool = False) -> str | None:
     return None
 
 
-def _fault_of_form(question: str, words: list[str], *, keywords: bool) -> str | None:
-    """What a question's own wording tells, without its passage."""
-    short = len(question) < 6 if _UNSPACED.search(question) else len(question) < 15 or len(question.split()) < 4
+def _fault_of_form(question: str, words: list[str], passage: str, *, keywords: bool) -> str | None:
+    """What a question's own wording tells; of its passage only the names count."""
+    short = len(question) < 6 if UNSPACED.search(question) else len(question) < 15 or len(question.split()) < 4
     if short and not keywords:
         return "too short"
-    if _PROMPT.search(question):
+    if _PROMPT.search(question) or _speaks_of_prompt(question, passage):
         return "speaks of the prompt"
     if _CUT.search(question):
         return "cut off"
@@ -90,13 +105,31 @@ def _fault_of_form(question: str, words: list[str], *, keywords: bool) -> str | 
     return "repeats itself" if _repeats([stem(word) for word in words]) else None
 
 
+def _speaks_of_prompt(question: str, passage: str) -> bool:
+    """Whether words for the prompt are in a question that are no part of a name of the passage."""
+    found = list(_PROMPT_OR_NAME.finditer(question))
+    known = f" {normal_form(passage)} " if found else ""
+    for match in found:
+        before, after = normal_form(question[: match.start()]).split(), normal_form(question[match.end() :]).split()
+        names = [f"{word} {match[0]}" for word in before[-1:] if word not in _STOP]
+        names += [f"{match[0]} {word}" for word in after[:1] if word not in _STOP]
+        if not any(f" {normal_form(name)} " in known for name in names):
+            return True
+    return False
+
+
 def content_words(text: str) -> list[str]:
     """Words, lower case, without function words and the usual words of questions.
 
     Of scripts that put no spaces between words, pairs of neighbouring letters stand for them.
     """
-    words = [word for word in re.findall(r"[\w'-]+", text.lower()) if word not in _STOP and len(word) > 1]
-    return [part for word in words for part in (_pairs(word) if _UNSPACED.search(word) else [word])]
+    words = [word for word in _WORD.findall(text.lower()) if word not in _STOP and len(word) > 1]
+    return [part for word in words for part in (_pairs(word) if UNSPACED.search(word) else [word])]
+
+
+def length_in_words(text: str, word: str = r"\S+") -> int:
+    """Matches of ``word`` in a text; of scripts that put no spaces between words, two letters stand for one more."""
+    return len(re.findall(word, text)) + len(UNSPACED.findall(text)) // 2
 
 
 def _pairs(word: str) -> list[str]:
@@ -107,7 +140,7 @@ def _pairs(word: str) -> list[str]:
 
 def normal_form(question: str) -> str:
     """What two questions have in common when they differ only in case, punctuation and spacing."""
-    return " ".join(re.findall(r"\w+", question.lower()))
+    return " ".join(_NORMAL.findall(question.lower()))
 
 
 def _squash(text: str) -> str:

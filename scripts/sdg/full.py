@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from scripts.common.llm import ChatModel, RequestTooLongError
-from scripts.sdg.asking import ask
+from scripts.sdg.asking import FRESH, ask, note_rest
 from scripts.sdg.generated import ARTIFACT_TYPES, Generated
 from scripts.sdg.lookups import lookup_count
-from scripts.sdg.prompts import artifact_messages, judge_messages, question_messages
+from scripts.sdg.prompts import artifact_messages, judge_messages, others_than, question_messages
 from scripts.sdg.protocol import (
     artifact_schema,
     judge_schema,
@@ -44,8 +44,6 @@ def generate(record: dict[str, Any], models: Models, options: Options) -> Genera
     sections = [members(section, chunks) for section in record["sections_structured"]]
     result = Generated([], evaluations=[])
     _generate_part(sections, record["text"], options["num_pairs"], models, options, result)
-    if not any(result.evaluations or []):
-        result.evaluations = None
     return result
 
 
@@ -113,28 +111,46 @@ def _ask_pairs(
     options: Options,
     result: Generated,
 ) -> list[dict[str, Any]]:
+    """The pairs of a document; where fewer come than were asked for, those that are missing are asked for once more."""
     chunks = [chunk for section in sections for chunk in section]
     known = {chunk["chunk_id"] for chunk in chunks}
-    pairs = ask(
-        model,
-        question_messages(
+
+    def ask_for(count: int, have: Sequence[dict[str, Any]], fresh: int) -> list[dict[str, Any]]:
+        messages = question_messages(
             render(sections),
             artifacts,
-            wanted=wanted,
+            wanted=count,
             segments=len(chunks),
             documents=documents_of(chunks),
             options=options,
-        ),
-        call="questions",
-        result=result,
-        max_tokens=THINKING + PAIR * wanted,
-        schema=pair_schema(wanted, sorted(known), options["max_hops"], lookups=lookup_count(wanted, options) > 0),
-        read=lambda content: read_pairs(content, known, options),
-        usable=bool,
-    )
-    if len(pairs) < wanted:
-        result.problems.append(f"questions: {len(pairs)} of the {wanted} asked for")
-    return pairs[:wanted]
+        )
+        return ask(
+            model,
+            others_than(messages, have),
+            call="questions",
+            result=result,
+            max_tokens=THINKING + PAIR * count,
+            schema=pair_schema(count, sorted(known), options["max_hops"], lookups=lookup_count(count, options) > 0),
+            read=lambda content: read_pairs(content, known, options),
+            usable=bool,
+            fresh=fresh,
+        )[:count]
+
+    pairs = ask_for(wanted, [], FRESH)
+    more = pairs
+    # what earlier runs were told of the rest, and then one request
+    while more and len(pairs) < wanted:
+        before = result.sent
+        try:
+            more = ask_for(wanted - len(pairs), pairs, 1)
+        except RequestTooLongError:
+            break
+        pairs += more
+        if result.sent > before:
+            break
+    if pairs and len(pairs) < wanted:
+        note_rest(result, "questions", f"{len(pairs)} of the {wanted} asked for")
+    return pairs
 
 
 def _judge(
@@ -147,30 +163,47 @@ def _judge(
     """
     if not pairs:
         return []
+    verdicts = _judge_as_fits(sections, pairs, model, result, FRESH)
+    more = any(verdicts)
+    # as with questions: what earlier runs were told of the rest, and then one request
+    while more and (missing := [place for place, verdict in enumerate(verdicts) if verdict is None]):
+        before = result.sent
+        again = _judge_as_fits(sections, [pairs[place] for place in missing], model, result, 1)
+        for place, verdict in zip(missing, again, strict=True):
+            verdicts[place] = verdict
+        more = any(again) and result.sent == before
+    if any(verdicts) and (left := verdicts.count(None)):
+        note_rest(result, "judge", f"{left} of {len(pairs)} pairs have no verdict")
+    return verdicts
+
+
+def _judge_as_fits(
+    sections: Sequence[Sequence[Chunk]], pairs: list[dict[str, Any]], model: ChatModel, result: Generated, fresh: int
+) -> list[dict[str, Any] | None]:
     try:
-        return _ask_verdicts(render(sections), pairs, model, result)
+        return _ask_verdicts(render(sections), pairs, model, result, fresh)
     except RequestTooLongError:
-        return _judge_by_cited(sections, pairs, model, result)
+        return _judge_by_cited(sections, pairs, model, result, fresh)
 
 
 def _judge_by_cited(
-    sections: Sequence[Sequence[Chunk]], pairs: list[dict[str, Any]], model: ChatModel, result: Generated
+    sections: Sequence[Sequence[Chunk]], pairs: list[dict[str, Any]], model: ChatModel, result: Generated, fresh: int
 ) -> list[dict[str, Any] | None]:
     named = {segment for pair in pairs for segment in pair["segment_ids"]}
     cited = [[chunk for chunk in section if chunk["chunk_id"] in named] for section in sections]
     try:
-        return _ask_verdicts(render(filter(None, cited)), pairs, model, result)
+        return _ask_verdicts(render(filter(None, cited)), pairs, model, result, fresh)
     except RequestTooLongError as error:
         if len(pairs) == 1:
-            result.problems.append(f"judge: too long for the model, no verdict ({error})")
+            note_rest(result, "judge", f"too long for the model, no verdict ({error})")
             return [None]
     middle = len(pairs) // 2
     parts = (pairs[:middle], pairs[middle:])
-    return [verdict for part in parts for verdict in _judge_by_cited(sections, part, model, result)]
+    return [verdict for part in parts for verdict in _judge_by_cited(sections, part, model, result, fresh)]
 
 
 def _ask_verdicts(
-    sections: list[str], pairs: list[dict[str, Any]], model: ChatModel, result: Generated
+    sections: list[str], pairs: list[dict[str, Any]], model: ChatModel, result: Generated, fresh: int
 ) -> list[dict[str, Any] | None]:
     return ask(
         model,
@@ -181,4 +214,5 @@ def _ask_verdicts(
         schema=judge_schema(len(pairs)),
         read=lambda content: read_evaluations(content, len(pairs)),
         usable=any,
+        fresh=fresh,
     )

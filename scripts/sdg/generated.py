@@ -1,7 +1,10 @@
 """What generation gives for one record, whatever the style."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
+
+from scripts.common.errors import UserError
 
 ARTIFACT_TYPES = (
     "key_concepts",
@@ -22,9 +25,10 @@ class Generated:
     Attributes:
         pairs: Question-answer pairs in the recipe's format.
         evaluations: A judge's verdicts in the pairs' order and number, ``None`` for a pair that got none; or ``None``
-            where there is no verdict at all.
+            where there is no judge.
         artifacts: Lists by artifact type; empty where none were asked for.
         problems: What went wrong, for the report; the record stays in the corpus all the same.
+        sent: Requests of this run; what the reply store had is not among them.
         failures: Calls that came to nothing (``call``, ``problems``, and ``replies`` as they came), for the ledger.
     """
 
@@ -32,6 +36,7 @@ class Generated:
     evaluations: list[dict[str, Any] | None] | None = None
     artifacts: dict[str, list[dict[str, str]]] = dataclasses.field(default_factory=dict)
     problems: list[str] = dataclasses.field(default_factory=list)
+    sent: int = 0
     failures: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
 
@@ -50,3 +55,12 @@ def make_pair(
         "hop_contexts": [{"hop_number": 1, "segment_ids": segment_ids, "summary": ""}],
         **extra,
     }
+
+
+def check_share(empty: Sequence[str], asked: int, share: float, cure: str) -> None:
+    """:class:`UserError` when more than the share of the documents asked about got no question."""
+    if len(empty) > share * asked:
+        raise UserError(
+            f"{len(empty)} of {asked} documents got no question ({', '.join(empty[:5])}), more than "
+            f"sdg.max_failed_share ({share:g}) allows; {cure}, or raise that option."
+        )

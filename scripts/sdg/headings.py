@@ -5,7 +5,8 @@ import re
 
 Span = tuple[int, int]
 
-_FENCE = re.compile(r"^ {0,3}(`{3,}|~{3,})[^\n]*$", re.MULTILINE)
+# Indented as deep as lists nest
+_FENCE = re.compile(r"^[ \t]*(`{3,}(?=[^`\n]*$)|~{3,})[^\n]*$", re.MULTILINE)
 _ATX = re.compile(r"^ {0,3}#{1,6}[ \t]+(?P<text>\S[^\n]*?)[ \t]*#*[ \t]*$", re.MULTILINE)
 # A line of text with a ruler below that is at least about as long (Markdown's setext headings, reST's titles)
 _UNDERLINED = re.compile(r"^(?P<text>[^\s=\-~^*+#|:.][^\n|]*)\n(?P<ruler>([=\-~^*+#\"'])\3{2,})[ \t]*$", re.MULTILINE)
@@ -32,12 +33,21 @@ def code_blocks(text: str) -> list[Span]:
     spans, position = [], 0
     while (opened := _FENCE.search(text, position)) is not None:
         mark = opened[1]
-        closing = re.compile(rf"^ {{0,3}}{re.escape(mark[0])}{{{len(mark)},}}[ \t]*$", re.MULTILINE)
+        if _underlines(text, opened):
+            position = opened.end()
+            continue
+        closing = re.compile(rf"^[ \t]*{re.escape(mark[0])}{{{len(mark)},}}[ \t]*$", re.MULTILINE)
         closed = closing.search(text, opened.end())
         end = closed.end() if closed else len(text)
         spans.append((opened.start(), end))
         position = end
     return spans
+
+
+def _underlines(text: str, fence: re.Match[str]) -> bool:
+    """Whether a line of tildes is the ruler of a reST title, which is at least as long as the title above."""
+    above = text[: fence.start()].removesuffix("\n").rpartition("\n")[2].rstrip()
+    return fence[0].strip("~") == "" and 0 < len(above) <= len(fence[0])
 
 
 def tables(text: str) -> list[Span]:

@@ -5,11 +5,12 @@ Answering", ACL) asks a model to find the passage that a sentence was cut from; 
 so that the model cannot only match words. These pairs are for training, never for test queries.
 """
 
-import hashlib
-import re
 from typing import Any
 
+from scripts.common.files import sha256_text
+from scripts.sdg.filters import length_in_words
 from scripts.sdg.generated import make_pair
+from scripts.sdg.headings import code_blocks, tables
 from scripts.sdg.sentences import sentence_spans
 
 TITLE, CLOZE = "title", "cloze"
@@ -25,11 +26,14 @@ def llm_free_pairs(record: dict[str, Any], count: int) -> list[dict[str, Any]]:
     pairs = _title_pair(record) if count else []
     candidates = []
     for chunk in record["chunks"]:
+        blocks = [*code_blocks(chunk["text"]), *tables(chunk["text"])]
         for start, end in sentence_spans(chunk["text"]):
+            if any(first < end and start < last for first, last in blocks):
+                continue  # nobody searches by code
             sentence = " ".join(chunk["text"][start:end].split())
             rest = f"{chunk['text'][:start].rstrip()} {chunk['text'][end:].lstrip()}".strip()
-            if len(_words(sentence)) in _QUERY_WORDS and len(rest.split()) >= _REST_WORDS:
-                digest = hashlib.sha256(f"{record['source_id']}\n{sentence}".encode()).digest()
+            if length_in_words(sentence, r"\w+") in _QUERY_WORDS and length_in_words(rest) >= _REST_WORDS:
+                digest = bytes.fromhex(sha256_text(f"{record['source_id']}\n{sentence}"))
                 candidates.append((digest, chunk["chunk_id"], sentence, rest))
     for digest, segment, sentence, rest in sorted(candidates)[: count - len(pairs)]:
         passage = {} if digest[-1] % _KEPT_WHOLE == 0 else {"passage": rest}
@@ -39,17 +43,13 @@ def llm_free_pairs(record: dict[str, Any], count: int) -> list[dict[str, Any]]:
 
 def _title_pair(record: dict[str, Any]) -> list[dict[str, Any]]:
     name, chunks = record.get("title", ""), record["chunks"]
-    if not chunks or len(_words(name)) < 2:
+    if not chunks or length_in_words(name, r"\w+") < 2:
         return []
     segment, text = chunks[0]["chunk_id"], chunks[0]["text"]
     rest = text.replace(name, "", 1).lstrip("# \n")
-    if len(rest.split()) < _REST_WORDS:
+    if length_in_words(rest) < _REST_WORDS:
         # the title stands alone in its chunk; the next one, if it is of the same document, is what it is about
         if len(chunks) < 2 or chunks[1].get("doc_path") != chunks[0].get("doc_path"):
             return []
         segment, rest = chunks[1]["chunk_id"], chunks[1]["text"]
     return [make_pair(name, [segment], query_type=TITLE, training_only=True, passage=rest)]
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text)

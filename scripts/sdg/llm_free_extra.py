@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from scripts.sdg.filters import length_in_words
 from scripts.sdg.generated import make_pair
 from scripts.sdg.headings import headings
 
@@ -71,17 +72,17 @@ def _headings(record: dict[str, Any]) -> Iterator[Found]:
     for heading in headings(record["text"], record["file_name"][0]):
         after = heading.end + len(record["text"][heading.end :]) - len(record["text"][heading.end :].lstrip())
         chunk = next((chunk for chunk in chunks if chunk["char_start"] <= after < chunk["char_end"]), None)
-        words = re.findall(r"\w+", heading.text)
+        words = re.findall(r"\w+", heading.text.lower())
         if chunk is None or not words or heading.text == title:
             continue
-        if len(words) < 2 or words[0].lower() in _GENERIC:
+        if length_in_words(heading.text, r"\w+") < 2 or words[0] in _GENERIC:
             if not title or record["is_multi_doc"]:
                 continue
             query = f"{title} {heading.text}"
         else:
             query = heading.text
         rest = chunk["text"].replace(record["text"][heading.start : heading.end], "", 1).strip()
-        if len(rest.split()) >= _REST_WORDS:
+        if length_in_words(rest) >= _REST_WORDS:
             yield query, chunk, rest
 
 
@@ -90,7 +91,7 @@ def _definitions(record: dict[str, Any]) -> Iterator[Found]:
         for match in _DEFINITION.finditer(chunk["text"]):
             term = " ".join(re.sub(r"^(an?|the) ", "", match["term"], flags=re.IGNORECASE).split())
             words = term.lower().split()
-            if words and not _NO_TERM & set(words) and len(term) > 3 and len(chunk["text"].split()) >= _REST_WORDS:
+            if words and not _NO_TERM & set(words) and len(term) > 3 and length_in_words(chunk["text"]) >= _REST_WORDS:
                 yield f"what is {term}", chunk, None
 
 
@@ -101,5 +102,5 @@ def _identifiers(record: dict[str, Any]) -> Iterator[Found]:
         for name in dict.fromkeys(match[1] for match in _IDENTIFIER.finditer(chunk["text"])):
             where.setdefault(name, []).append(chunk)
     for name, chunks in where.items():
-        if len(chunks) == 1 and len(name) > 4 and len(chunks[0]["text"].split()) >= _REST_WORDS:
+        if len(chunks) == 1 and len(name) > 4 and length_in_words(chunks[0]["text"]) >= _REST_WORDS:
             yield name, chunks[0], None

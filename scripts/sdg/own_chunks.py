@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.common.errors import UserError
-from scripts.common.files import read_jsonl
+from scripts.common.files import read_jsonl, without_half_pairs
 from scripts.sdg.sections import sections
 
 GAP = "\n\n"
@@ -34,9 +34,10 @@ def read_own_chunks(path: str | Path, options: dict[str, Any]) -> list[dict[str,
             raise UserError(f"{place}: no chunk under any of {', '.join(_TEXT)}.")
         values = {**metadata, **row}
         name = next((values[name] for name in _DOCUMENT if isinstance(values.get(name), str | int)), f"line {number}")
-        documents.setdefault(str(name), []).append(text.strip())
+        name = without_half_pairs(str(name))
+        documents.setdefault(name, []).append(without_half_pairs(text.strip()))
         if isinstance(values.get("title"), str):
-            titles.setdefault(str(name), " ".join(values["title"].split()))
+            titles.setdefault(name, " ".join(without_half_pairs(values["title"]).split()))
     if not documents:
         raise UserError(f"sdg.chunks_file {path} is empty.")
     return [_record(name, texts, titles.get(name, ""), options) for name, texts in sorted(documents.items())]

@@ -9,10 +9,12 @@ from urllib.parse import urlsplit
 from scripts.common.files import read_jsonl, write_json
 from scripts.common.job import job, log
 from scripts.common.llm import LOCAL, Messages, is_loopback
+from scripts.common.llm_embedding import EMBED_BATCH
 from scripts.common.llm_traffic import estimate_tokens, price_of
 from scripts.common.redaction import redacted_url
 from scripts.common.replies import ReplyStore
 from scripts.sdg import full, prompts, simple
+from scripts.sdg.asking import FRESH
 from scripts.sdg.generated import ARTIFACT_TYPES
 from scripts.sdg.sampling import PARALLEL, sampled
 from scripts.sdg.sections import documents_of
@@ -21,6 +23,8 @@ Options = dict[str, Any]
 CountTokens = Callable[[str], int]
 # Of the length limit of a reply, without room for thinking, this share is expected to be used
 EXPECTED_SHARE = 0.5
+# Of a question that is not written yet
+QUESTION_TOKENS, QUESTION_BYTES = 25, 100
 # Completion tokens of a second: of one request to a hosted model, and of the bundled server in all on two cores
 # (measured with SmolLM2-135M); taken until there are replies of the same model to measure
 HOSTED_RATE, LOCAL_RATE = 60.0, 35.0
@@ -36,6 +40,7 @@ def plan(
     allowed: list[str],
     parallel: int,
     store: ReplyStore,
+    embed: tuple[str, str] | None = None,
 ) -> dict[str, Any]:
     """Write documents, chunks, calls, tokens, minutes and money, by role and in all, and where text would go.
 
@@ -48,13 +53,19 @@ def plan(
         allowed: ``allow_egress``.
         parallel: Requests under way at once, over all jobs.
         store: Earlier replies; they tell how long a call takes.
+        embed: ``(provider, model)`` that finds near duplicates among the questions; ``None`` is the base model.
     """
     records = [record for _, record in read_jsonl(records_file, "records file")]
     names = sampled(records, options)
     asked = [record for record in records if record["source_id"] in names]
     counters = {role: token_counter(llm["tokenizers"].get(model)) for role, (_, model) in roles.items()}
     calls = _calls(asked, options, counters)
-    by_role = {role: _role(calls[role], *roles[role], llm, parallel, store) for role in roles}
+    if embed is not None:
+        roles = {**roles, "question_embedding": embed}
+        calls["question_embedding"] = count_embedding(questions(asked, options))
+    by_role = {
+        role: _role(calls[role], most_tries(role, options), *roles[role], llm, parallel, store) for role in roles
+    }
     in_all = {
         name: _sum(item[name] for item in by_role.values())
         for name in (
@@ -138,6 +149,7 @@ def _sum(values: Any) -> Any:
 
 def _role(
     calls: list[dict[str, int]],
+    tries: int,
     provider: str,
     model: str,
     llm: Mapping[str, Any],
@@ -155,14 +167,13 @@ def _role(
     else:
         minutes = sums["expected"] / HOSTED_RATE / parallel / 60
         basis = f"assumed {HOSTED_RATE:g} tokens/s for each of {parallel} requests"
-    most = {"prompt_tokens": 2 * sums["prompt"], "completion_tokens": 2 * sums["limit"]}
+    most = {"prompt_tokens": tries * sums["prompt"], "completion_tokens": tries * sums["limit"]}
     expected = {"prompt_tokens": sums["prompt"], "completion_tokens": sums["expected"]}
     return {
         "provider": provider,
         "model": model,
         "calls": len(calls),
-        # a reply that cannot be used is asked for once more
-        "calls_at_most": 2 * len(calls),
+        "calls_at_most": tries * len(calls),
         **expected,
         "tokens_at_most": sum(most.values()),
         "minutes": round(minutes, 2),
@@ -172,6 +183,13 @@ def _role(
         "tokens_from": "by its tokenizer" if model in llm["tokenizers"] else "estimated from characters",
         "time_from": basis,
     }
+
+
+def most_tries(role: str, options: Options) -> int:
+    """Requests for one reply: one that cannot be used is asked for again, and so is what a list leaves out."""
+    if role == "question_embedding":
+        return 1
+    return FRESH + (options["style"] == "full" and role != "artifact_extraction")
 
 
 def token_counter(tokenizer: str | None) -> CountTokens:
@@ -262,6 +280,13 @@ def count_full(record: dict[str, Any], options: Options, counters: Mapping[str, 
     )
 
 
+def count_embedding(count: int) -> list[dict[str, int]]:
+    """The calls for the vectors of so many questions."""
+    sizes = [min(EMBED_BATCH, count - start) for start in range(0, count, EMBED_BATCH)]
+    text = {"prompt": QUESTION_TOKENS, "expected": 0, "limit": 0, "bytes": QUESTION_BYTES}
+    return [{name: size * value for name, value in text.items()} for size in sizes]
+
+
 if __name__ == "__main__":
     with job(snakemake):  # noqa: F821
         plan(
@@ -271,6 +296,7 @@ if __name__ == "__main__":
             roles=snakemake.params.roles,  # noqa: F821
             llm=snakemake.params.llm,  # noqa: F821
             allowed=snakemake.params.allowed,  # noqa: F821
+            embed=snakemake.params.embed,  # noqa: F821
             parallel=snakemake.config["sdg"]["max_parallel_requests_for_gen"] or PARALLEL,  # noqa: F821
             store=ReplyStore(f"{snakemake.config['output_dir']}/cache/replies"),  # noqa: F821
         )

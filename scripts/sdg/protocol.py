@@ -24,6 +24,8 @@ DIMENSIONS = ("relevance", "accuracy", "context_support", "clarity")
 QUESTION_CHARACTERS = 600
 
 _THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
+# The escapes of a whole pair, or of one half
+_HALF_PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _END_OF_THINKING = re.compile(r"^.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 
 
@@ -37,7 +39,8 @@ def _name(value: Any) -> Any:
 
 def _number(value: Any) -> Any:
     """``"8"``, ``"8/10"`` and ``"Segment 8"`` as 8; anything else as it is."""
-    if isinstance(value, str) and (found := re.fullmatch(r"[^\d-]*(\d+(?:\.\d+)?)(?:\s*/\s*\d+)?\W*", value)):
+    # digits without end are no number that Python would read
+    if isinstance(value, str) and (found := re.fullmatch(r"[^\d-]*(\d{1,9}(?:\.\d{1,9})?)(?:\s*/\s*\d+)?\W*", value)):
         return float(found[1]) if "." in found[1] else int(found[1])
     return value
 
@@ -45,6 +48,12 @@ def _number(value: Any) -> Any:
 def _whole(value: Any) -> Any:
     value = _number(value)
     return round(value) if isinstance(value, float) and math.isfinite(value) else value
+
+
+def _graded(value: Any) -> Any:
+    """A score, where one of 0 stands for the lowest there is: judges that forget the scale begin at 0."""
+    value = _number(value)
+    return 1 if isinstance(value, int | float) and 0 <= value < 1 else value
 
 
 def _scored(value: Any) -> Any:
@@ -96,7 +105,7 @@ class Pair(BaseModel):
 class Score(BaseModel):
     """A judge's score of one dimension."""
 
-    score: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=10)]
+    score: Annotated[int, BeforeValidator(_whole), BeforeValidator(_graded), Field(ge=1, le=10)]
     justification: str = ""
 
 
@@ -106,7 +115,7 @@ Scored = Annotated[Score, BeforeValidator(_scored)]
 class Overall(BaseModel):
     """A judge's overall score."""
 
-    score: Annotated[float, BeforeValidator(_number), Field(ge=1, le=10)]
+    score: Annotated[float, BeforeValidator(_graded), Field(ge=1, le=10, allow_inf_nan=False)]
     assessment: str = ""
 
 
@@ -190,15 +199,31 @@ def judge_schema(count: int) -> dict[str, Any]:
     )
 
 
-def largest_remainder(weights: Mapping[str, float], total: int) -> dict[str, int]:
-    """Whole numbers in proportion to ``weights`` that sum to ``total``; what is left goes to the largest fractions."""
+def largest_remainder(weights: Mapping[str, float], total: int, turn: int = 0) -> dict[str, int]:
+    """Whole numbers in proportion to ``weights`` that sum to ``total``; what is left goes to the largest fractions.
+
+    Args:
+        weights: Shares by name.
+        total: Sum of the result.
+        turn: Of equal fractions those count first that come behind so many others: with another turn for each document
+            no name goes short in all of them.
+    """
     whole = sum(weights.values())
     shares = {name: total * weight / whole for name, weight in weights.items()}
     counts = {name: int(share) for name, share in shares.items()}
-    by_fraction = sorted(shares, key=lambda name: counts[name] - shares[name])
+    names = list(shares)
+    first = turn % len(names) if names else 0
+    by_fraction = sorted(names[first:] + names[:first], key=lambda name: counts[name] - shares[name])
     for name in by_fraction[: total - sum(counts.values())]:
         counts[name] += 1
     return counts
+
+
+def spoken(content: str) -> str:
+    """A reply without the thinking before it, and with no half of a surrogate pair, which no file can hold."""
+    text = _THINKING.sub("", content)
+    text = _END_OF_THINKING.sub("", text)  # some servers leave out the opening mark
+    return _HALF_PAIR.sub(lambda match: match[0] if len(match[0]) > 6 else "\\ufffd", text)
 
 
 def read_json_reply(content: str, *keys: str) -> Any:
@@ -207,8 +232,7 @@ def read_json_reply(content: str, *keys: str) -> Any:
     Thinking before the answer, code fences and talk around it are passed over. Of several values the longest counts
     (the others are quoted examples). Of a reply that was cut off, the whole items of the lists ``keys`` are kept.
     """
-    text = _THINKING.sub("", content)
-    text = _END_OF_THINKING.sub("", text)  # some servers leave out the opening mark
+    text = spoken(content)
     best: tuple[int, Any] = (0, None)
     position = 0
     while (match := re.compile(r"[{\[]").search(text, position)) is not None:
@@ -328,7 +352,7 @@ def read_evaluations(content: str, count: int) -> tuple[list[dict[str, Any] | No
     if not numbered and len(items) != count:
         return found, [f"{len(items)} verdicts without the pairs' numbers for {count} pairs"]
     for place, item in enumerate(items, start=1):
-        number = _number(item["pair"]) if numbered else place
+        number = int(_number(item["pair"])) if numbered else place
         try:
             found[number - 1] = Evaluation.model_validate(_with_overall(item)).model_dump()
         except ValidationError as error:

@@ -2,12 +2,11 @@
 
 import collections
 import html
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.common.files import read_json, sha256_file, write_json, write_text
+from scripts.common.files import read_json, read_jsonl, sha256_file, write_json, write_text
 from scripts.common.redaction import redacted
 
 RECORD_SCHEMA = Path(__file__).parents[2] / "config" / "schema" / "record.schema.json"
@@ -101,8 +100,7 @@ def write_provenance(
 ) -> None:
     """Write what made the records: configuration without secrets, digests of files, counts and usage by model."""
     sections = ("corpus_id", "corpus_dir", "allow_egress", "model", "llm", "sdg")
-    lines = Path(records).read_text(encoding="utf-8").splitlines()
-    rows = [json.loads(line) for line in lines]
+    rows = [row for _, row in read_jsonl(records, "records file")]
     write_json(
         target,
         {

@@ -14,17 +14,17 @@ from typing import Any
 import numpy as np
 
 from scripts.common.contract import Contract
-from scripts.common.errors import UserError
 from scripts.common.files import read_jsonl, write_json, write_jsonl
 from scripts.common.job import job, log
-from scripts.common.llm import LOCAL, endpoint_options
 from scripts.common.llm_embedding import EmbeddingModel
 from scripts.common.replies import ReplyStore
 from scripts.common.search import unit_length
 from scripts.common.vector_store import VectorStore
 from scripts.sdg.answers import is_yes_or_no, missing, only_announces, says_too_little
 from scripts.sdg.checks import Coverage, Standing, marks, repeated_across, standing_of
+from scripts.sdg.embedder import open_embedder
 from scripts.sdg.filters import fault, normal_form
+from scripts.sdg.generated import check_share
 from scripts.sdg.lookups import LOOKUPS
 from scripts.sdg.mixing import limit_llm_free
 from scripts.sdg.report import check_records, draw, summary, write_provenance
@@ -33,7 +33,8 @@ from scripts.sdg.report import check_records, draw, summary, write_provenance
 PASSING_SCORE = 7.0
 # A question that can be answered by yes or no is a statement, all of which its segment should speak of
 YES_OR_NO_COVERAGE = 0.9
-BLOCK = 512
+# Numbers in memory: 64 MB
+SCORES_AT_ONCE = 2**24
 
 # A question's vector of unit length; none where it does not fit the embedding model
 VectorOf = Callable[[str], np.ndarray | None]
@@ -65,7 +66,8 @@ def sdg(
         corpus_id: Name of the data set in the manifest.
         contract: The base model's.
         store: Folder of the vector store, which holds all chunks and questions.
-        options: ``round_trip_top_k``, ``similarity_threshold`` and what else decides which questions are kept.
+        options: ``round_trip_top_k``, ``similarity_threshold`` and what else decides which questions are kept;
+            ``max_failed_share``.
         embedder: Finds near duplicates among the questions; ``None`` takes the base model's vectors.
     """
     records = sorted((record for path in shard_files for _, record in read_jsonl(path, "shard")), key=_source)
@@ -85,6 +87,7 @@ def sdg(
         for record in records
         for failure in record["generation"].pop("failures", [])
     ]
+    check_all_failures(records, {failure["source_id"] for failure in failures}, options["max_failed_share"])
     report = summary(records, reasons, failures)
     for number, record in enumerate(records):
         keep_pairs(record, standings[number], reasons[number], options["round_trip_top_k"])
@@ -100,6 +103,17 @@ def sdg(
     path = Path(target).name if Path(target).parent == Path(manifest_file).parent else str(Path(target).resolve())
     manifest = {"schema_version": 1, "dataset_name": corpus_id, "output_path": path}
     write_json(manifest_file, manifest, sort_keys=True)
+
+
+def check_all_failures(records: Sequence[dict[str, Any]], failed: set[str], share: float) -> None:
+    """:class:`UserError` when too many of the documents of all shards got no question from a model."""
+    empty = [
+        record["source_id"]
+        for record in records
+        if record["source_id"] in failed and all(pair.get("llm_free") for pair in record["qa_generation"]["pairs"])
+    ]
+    asked = sum(record["generation"]["asked"] > 0 for record in records)
+    check_share(empty, asked, share, "`snakemake -R generate` asks for these alone: run it")
 
 
 def drop_repeated(
@@ -132,9 +146,10 @@ def rank_own_segments(records: Sequence[dict[str, Any]], contract: Contract, sto
         return ranks
     corpus = VectorStore(store, contract, "passage").gather(passages)
     queries = VectorStore(store, contract, "query").gather([pair["question"] for _, pair, _ in pairs])
-    for start in range(0, len(pairs), BLOCK):
-        scores = queries[start : start + BLOCK] @ corpus.T
-        for row, (number, _, own) in zip(scores, pairs[start : start + BLOCK], strict=True):
+    block = max(1, SCORES_AT_ONCE // len(passages))
+    for start in range(0, len(pairs), block):
+        scores = queries[start : start + block] @ corpus.T
+        for row, (number, _, own) in zip(scores, pairs[start : start + block], strict=True):
             ranks[number].append(standing_of(row, own))
     return ranks
 
@@ -173,10 +188,13 @@ def judge_pairs(
     top_k = options["round_trip_top_k"]
     reasons: list[str | None] = []
     kept: list[np.ndarray] = []
-    for pair, standing in zip(record["qa_generation"]["pairs"], standings, strict=True):
+    judge = record["generation"]["judged"] is not None
+    for pair, standing, verdict in zip(record["qa_generation"]["pairs"], standings, _verdicts(record), strict=True):
         question = pair["question"]
         vector = vector_of(question)
         reason = None if pair.get("llm_free") else _fault(record, pair, standing, coverage, options)
+        if reason is None and verdict is None and judge and not pair.get("llm_free"):
+            reason = "not judged"
         if reason is None and normal_form(question) in seen:
             reason = "asked before"
         if reason is None and top_k is not None and standing.rank > top_k:
@@ -190,6 +208,13 @@ def judge_pairs(
             seen.add(normal_form(question))
         reasons.append(reason)
     return reasons
+
+
+def _verdicts(record: dict[str, Any]) -> list[dict[str, Any] | None]:
+    """The judge's verdict on each pair, ``None`` where there is none."""
+    judged = record["generation"]["judged"] or []
+    # pairs made without a model come after the judged ones
+    return [*judged, *[None] * (len(record["qa_generation"]["pairs"]) - len(judged))]
 
 
 def _fault(
@@ -224,17 +249,16 @@ def keep_pairs(
     record: dict[str, Any], standings: Sequence[Standing], reasons: Sequence[str | None], top_k: int | None
 ) -> None:
     """Give a record its surviving pairs with an evaluation each, and the list of those dropped."""
-    verdicts = record["generation"].pop("judged")
+    verdicts = _verdicts(record)
+    del record["generation"]["judged"]
     pairs, evaluations, dropped = [], [], []
-    for number, (pair, standing, reason) in enumerate(
-        zip(record["qa_generation"]["pairs"], standings, reasons, strict=True)
+    for pair, standing, reason, verdict in zip(
+        record["qa_generation"]["pairs"], standings, reasons, verdicts, strict=True
     ):
         if reason is not None:
             dropped.append({"question": pair["question"], "reason": reason, "rank": standing.rank})
             continue
         pairs.append(pair)
-        # pairs made without a model come after the judged ones, and a judge may have left some out
-        verdict = verdicts[number] if verdicts is not None and number < len(verdicts) else None
         evaluations.append(verdict or evaluation(standing.rank, top_k))
     record["deduplicated_qa_pairs"] = pairs
     record["qa_evaluations"] = {"evaluations": evaluations}
@@ -251,19 +275,6 @@ def evaluation(rank: int, top_k: int | None) -> dict[str, Any]:
     dimension = {"score": max(1, round(score)), "justification": note}
     dimensions = {name: dict(dimension) for name in ("relevance", "accuracy", "context_support", "clarity")}
     return {**dimensions, "overall": {"score": max(1.0, score), "assessment": note}, "improvements": ""}
-
-
-def open_embedder(config: dict[str, Any], store: ReplyStore) -> EmbeddingModel | None:
-    """The endpoint that ``sdg.embed_model`` names, or ``None``; :class:`UserError` when it cannot be used."""
-    provider, model = config["sdg"]["embed_provider"], config["sdg"]["embed_model"]
-    if model is None:
-        return None
-    if provider == LOCAL and LOCAL not in config["llm"]["providers"]:
-        raise UserError(
-            "sdg.embed_provider is local, but the bundled server makes no vectors. Set sdg.embed_model to null (the "
-            "base model then finds duplicates), or name a provider of llm.providers."
-        )
-    return EmbeddingModel(**endpoint_options(config, provider), model=model, store=store)
 
 
 def segment_texts(record: dict[str, Any], pair: dict[str, Any]) -> list[str]:
@@ -289,7 +300,10 @@ if __name__ == "__main__":
             corpus_id=snakemake.params.corpus_id,  # noqa: F821
             contract=Contract.load(snakemake.input.contract),  # noqa: F821
             store=f"{snakemake.config['output_dir']}/cache/vectors",  # noqa: F821
-            options=snakemake.params.options,  # noqa: F821
+            options={
+                **snakemake.params.options,  # noqa: F821
+                "max_failed_share": snakemake.config["sdg"]["max_failed_share"],  # noqa: F821
+            },
             embedder=open_embedder(
                 snakemake.config,  # noqa: F821
                 ReplyStore(f"{snakemake.config['output_dir']}/cache/question_vectors"),  # noqa: F821

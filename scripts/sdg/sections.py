@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from scripts.common.files import without_half_pairs
+
 Chunk = dict[str, Any]
 
 # The recipe's segments carry time stamps, from its first use on transcripts; they are always zero
@@ -48,7 +50,7 @@ def render(parts: Iterable[Sequence[Chunk]]) -> list[str]:
 
 def segment_line(chunk: Mapping[str, Any]) -> str:
     """A chunk with its id, and with its document where there are several."""
-    document = f"[Doc: {chunk['doc_path']}] " if "doc_path" in chunk else ""
+    document = f"[Doc: {without_half_pairs(chunk['doc_path'])}] " if "doc_path" in chunk else ""
     return f"Segment {chunk['chunk_id']} {document}(00:00:00 - 00:00:00): {chunk['text']}"
 
 

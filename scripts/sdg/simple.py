@@ -14,11 +14,9 @@ from scripts.common.llm import ChatModel, Messages, RequestTooLongError
 from scripts.sdg.asking import ask
 from scripts.sdg.generated import Generated, make_pair
 from scripts.sdg.lookups import KEYWORD, as_keywords, is_chosen
+from scripts.sdg.protocol import read_json_reply, spoken
+from scripts.sdg.question_form import MARKS, QUESTIONS_PER_CALL, fills_the_form, is_english, schema_for
 
-# Characters of a question after its first word; one of so many was ended by the grammar and not by the model
-LONGEST = 140
-_OPENINGS = ("What", "How", "(Which|Why|When|Where|Is|Does|Can)")
-QUESTIONS_PER_CALL = len(_OPENINGS)
 MAX_TOKENS = 220
 # Longer segments are cut: a small model forgets the task; and cut again where scripts with more tokens than letters
 # do not fit its context
@@ -29,20 +27,23 @@ _PREFACE = re.compile(
     r"(?=(?:how|what|why|when|where|which|who|whether) )",
     re.IGNORECASE,
 )
+_NUMBER = re.compile(r"^\d+[.)] ")
 _WHOLE = re.compile(r'"question_\d"\s*:\s*"((?:[^"\\]|\\["\\/bfnrt])*)"')
+# A line with a question, with the number, bullet or quotes that models put around one
+_LINE = re.compile(
+    rf"""^[^\S\n]*(["'*_#]*(?:(?:question|q)?[ _]?\d+["'*_]*[^\S\n]*[.):]|[*•·-](?=[^\S\n]))[^\S\n]*)?["'*_]*"""
+    rf"""(\S[^\n]*?[{MARKS}])["'*_,]*[^\S\n]*$""",
+    re.MULTILINE | re.IGNORECASE,
+)
 SYSTEM = (
     "You write search questions. Each question can be answered by the passage, names its subject, "
     "and is understood without seeing the passage."
 )
-SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        f"question_{number}": {"type": "string", "pattern": f"^{opening} [a-zA-Z0-9 ,'()/_.-]{{20,{LONGEST}}}\\?$"}
-        for number, opening in enumerate(_OPENINGS, start=1)
-    },
-    "required": [f"question_{number}" for number in range(1, QUESTIONS_PER_CALL + 1)],
-    "additionalProperties": False,
-}
+# For endpoints that hold replies to no schema
+FORM = (
+    'Answer with a JSON object of this form alone: {"question_1": "first question?", "question_2": "second question?", '
+    '"question_3": "third question?"}'
+)
 
 
 def generate(record: dict[str, Any], models: dict[str, ChatModel], options: dict[str, Any]) -> Generated:
@@ -67,8 +68,7 @@ def _pair(question: str, segment: int, share: float) -> dict[str, Any]:
     keywords = as_keywords(question) if is_chosen(question, share) else None
     if keywords:
         return make_pair(keywords, [segment], query_type=KEYWORD)
-    # white space was made one between words
-    cut = {"cut_off": True} if len(question.partition(" ")[2]) > LONGEST - 3 else {}
+    cut = {"cut_off": True} if fills_the_form(question) else {}
     return make_pair(question, [segment], query_type="contextual", **cut)
 
 
@@ -82,7 +82,8 @@ def _ask(chunk: dict[str, Any], model: ChatModel, result: Generated) -> list[str
                 call=place,
                 result=result,
                 max_tokens=MAX_TOKENS,
-                schema=SCHEMA,
+                schema=schema_for(chunk["text"][:length]),
+                form=FORM,
                 read=read_questions,
                 usable=bool,
             )
@@ -95,26 +96,51 @@ def _ask(chunk: dict[str, Any], model: ChatModel, result: Generated) -> list[str
 
 def messages(text: str, length: int = MAX_CHARACTERS[0]) -> Messages:
     """The prompt for one segment, of which the first ``length`` characters are shown."""
+    shown = text[:length]
+    task = "Write three short questions" + ("" if is_english(shown) else " in the language of the passage")
     return [
         {"role": "system", "content": SYSTEM},
-        {"role": "user", "content": f"Passage:\n{text[:length]}\n\nWrite three short questions."},
+        {"role": "user", "content": f"Passage:\n{shown}\n\n{task}."},
     ]
 
 
 def read_questions(content: str) -> tuple[list[str], list[str]]:
-    """The questions of a reply, and what is wrong with it; of one that was cut off, those that are whole."""
+    """The questions of a reply, and what is wrong with it.
+
+    A reply that follows its schema is a JSON object of questions; of one that was cut off, those that are whole count.
+    Models that no schema holds write JSON of another form, or a line for each question, which is as good.
+    """
+    content = spoken(content)
     try:
         value = json.loads(content)
-    except ValueError:
-        whole = _WHOLE.findall(content)
-        return [_one_line(json.loads(f'"{text}"', strict=False)) for text in whole], ["the reply is no JSON"]
-    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
-        return [], ["the reply is not a JSON object of questions"]
-    return [_one_line(text) for text in value.values()], []
+    except (ValueError, RecursionError):
+        value = None
+    if isinstance(value, dict) and value and all(isinstance(text, str) for text in value.values()):
+        return [_one_line(text) for text in value.values()], []
+    if found := _in_json(read_json_reply(content, "questions")):
+        return [_one_line(text) for text in found], []
+    if found := _WHOLE.findall(content):
+        return [_one_line(json.loads(f'"{text}"', strict=False)) for text in found], ["the reply is no JSON"]
+    lines = _LINE.findall(content)
+    if found := [text for mark, text in lines if mark] or [text for _, text in lines]:
+        return [_one_line(text) for text in found], []
+    return [], ["the reply is no JSON" if value is None else "the reply is not a JSON object of questions"]
+
+
+def _in_json(value: Any) -> list[str]:
+    """All texts inside a JSON value that end with a question mark, in order; however deep it is."""
+    found, waiting = [], [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, str) and item.rstrip().endswith(tuple(MARKS)):
+            found.append(item)
+        elif isinstance(item, dict | list):
+            waiting += reversed(item.values() if isinstance(item, dict) else item)
+    return found
 
 
 def _one_line(text: str) -> str:
-    asked = _PREFACE.sub("", " ".join(text.split()))
+    asked = _PREFACE.sub("", _NUMBER.sub("", " ".join(text.split())))
     return asked[:1].upper() + asked[1:]
 
 

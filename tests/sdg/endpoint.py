@@ -19,6 +19,7 @@ MALFORMED = ("truncated", "malformed", "wrong_count", "minus_one", "empty")
 class State:
     def __init__(self, options: argparse.Namespace) -> None:
         self.delay, self.share, self.poison = options.delay, options.share, options.poison
+        self.busy, self.filtered = options.busy, options.filtered
         self.faults = [name for name in options.faults.split(",") if name]
         self.formats, self.refusal = options.formats.split(","), options.refusal
         self.formats_seen: collections.Counter[str] = collections.Counter()
@@ -46,7 +47,7 @@ class State:
 def reply_to(request: dict, fault: str | None) -> str:
     """What a good model would answer, damaged as ``fault`` says."""
     user = request["messages"][-1]["content"]
-    schema = json.dumps(request.get("response_format", {}))
+    form = request.get("response_format", {"type": "none"})
     if "key_concepts" in user and "Form, with all eight lists" in user:
         words = re.findall(r"\w{6,}", user.split("<text>")[-1])[:2] or ["nothing"]
         names = ("key_concepts", "relationships", "themes", "entities", "processes", "insights")
@@ -56,6 +57,7 @@ def reply_to(request: dict, fault: str | None) -> str:
             value["themes"] *= 9
     elif "Write exactly" in user:
         wanted = int(re.search(r"Write exactly (\d+)", user)[1])
+        first = user.split("write others:")[-1].count("What does") if "write others:" in user else 0
         ids = [int(number) for number in re.findall(r"^Segment (\d+) ", user, re.MULTILINE)]
         subject = re.findall(r"\w{6,}", user.split("=== Section")[-1])
         if fault == "wrong_count":
@@ -71,7 +73,7 @@ def reply_to(request: dict, fault: str | None) -> str:
                     "segment_ids": [-1] if fault == "minus_one" else [ids[n % len(ids)]],
                     "hop_contexts": [],
                 }
-                for n in range(wanted)
+                for n in range(first, first + wanted - (fault == "too_few"))
             ]
         }
     elif "Pairs:" in user:
@@ -85,13 +87,15 @@ def reply_to(request: dict, fault: str | None) -> str:
                     "overall": {"score": 8.5, "assessment": "a"},
                     "improvements": "",
                 }
-                for n in range(count - (fault == "wrong_count"))
+                for n in range(count - (fault in {"wrong_count", "too_few"} and count > 1))
             ]
         }
     else:
         subject = re.findall(r"\w{6,}", user)[1]
         value = {f"question_{n}": f"What is the use of {subject} in case {n}?" for n in range(1, 4)}
-        assert "question_1" in schema or "json_schema" not in schema
+        if "question_1" not in (json.dumps(form) if form["type"] == "json_schema" else user):
+            # nobody told it the form
+            return "".join(f"{n}. {question}\n" for n, question in enumerate(value.values(), start=1))
     text = json.dumps(value)
     if fault == "truncated":
         return text[: len(text) // 3]
@@ -145,6 +149,21 @@ def draw_fault(name: str, request: dict, state: State) -> str | None:
     return None if fault in TRANSIENT and state.tries[name] > 1 else fault
 
 
+def refusal(form: str, request: dict, state: State) -> tuple[int, str] | None:
+    """Status and body of the answer to a response format that cannot be given."""
+    if state.busy > 0:
+        state.busy -= 1
+        return 429, '{"error": {"message": "too many requests"}}'
+    if state.filtered and state.filtered in str(request["messages"][-1]["content"]):
+        return 403, '{"error": {"message": "the content filter was triggered"}}'
+    if form not in state.formats:
+        return state.refusal, json.dumps({"error": {"message": f"This response_format type is unavailable: {form}"}})
+    if form == "json_object" and "json" not in json.dumps(request["messages"]).lower():
+        # as OpenAI's own endpoint does
+        return 400, '{"error": {"message": "response_format json_object: messages must contain the word json"}}'
+    return None
+
+
 async def serve(writer: asyncio.StreamWriter, request: dict, body: bytes, state: State) -> bool:
     """Answer one request; whether the connection stays open."""
     loop = asyncio.get_running_loop()
@@ -164,9 +183,8 @@ async def serve(writer: asyncio.StreamWriter, request: dict, body: bytes, state:
     if fault == "429":
         state.refused[name] = loop.time()
         await answer(writer, 429, '{"error": {"message": "slow down"}}', "Retry-After: 1\r\n")
-    elif form not in state.formats:
-        text = f"This response_format type is unavailable now: {form}"
-        await answer(writer, state.refusal, json.dumps({"error": {"message": text}}))
+    elif refused := refusal(form, request, state):
+        await answer(writer, *refused)
     elif fault == "500":
         await answer(writer, 500, '{"error": {"message": "internal"}}')
     elif fault == "hang":
@@ -212,6 +230,8 @@ async def main() -> None:
     parser.add_argument("--faults", default="")
     parser.add_argument("--share", type=float, default=0.0)
     parser.add_argument("--poison", default="")
+    parser.add_argument("--busy", type=int, default=0, help="requests that get 429 without Retry-After")
+    parser.add_argument("--filtered", default="", help="text that a content filter refuses")
     parser.add_argument("--formats", default="json_schema,json_object,none", help="response formats it knows")
     parser.add_argument("--refusal", type=int, default=400, help="status of its answer to another")
     state = State(parser.parse_args())

@@ -1,23 +1,31 @@
 """Checks without a model, pairs without a model, and what the report says of both."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from scripts.common.files import read_json, write_jsonl
 from scripts.common.redaction import redacted
+from scripts.eval.gathered import json_lines
 from scripts.sdg import simple
-from scripts.sdg.answers import missing, only_announces, says_too_little
+from scripts.sdg.answers import missing, numbers, only_announces, says_too_little
 from scripts.sdg.checks import AMBIGUOUS, TOO_EASY, Coverage, Standing, marks, repeated_across, standing_of
-from scripts.sdg.filters import fault
+from scripts.sdg.chunk import make_record
+from scripts.sdg.documents import Document
+from scripts.sdg.filters import content_words, fault, normal_form
 from scripts.sdg.generated import ARTIFACT_TYPES
 from scripts.sdg.headings import code_blocks, headings, tables
+from scripts.sdg.llm_free import llm_free_pairs
 from scripts.sdg.llm_free_extra import extra_pairs
 from scripts.sdg.mixing import limit_llm_free
-from scripts.sdg.report import check_records, draw, summary
+from scripts.sdg.question_form import is_english, schema_for
+from scripts.sdg.report import check_records, draw, summary, write_provenance
+from scripts.sdg.sdg import evaluation, judge_pairs, keep_pairs
 from scripts.sdg.simple import read_questions
-from tests.sdg.conftest import records
+from tests.sdg.conftest import configuration, records
 
 PASSAGES = [
     "The boundary layer of a flat plate grows with the square root of the distance.",
@@ -177,8 +185,9 @@ def test_a_question_that_fills_the_grammar_was_cut_and_politeness_is_taken_off()
         return simple._pair(text, 1, 0.0)
 
     assert "cut_off" not in pair("What is " + "a" * 100 + "?")
+    assert pair("Wie " + "ab " * 45 + "ab?")["cut_off"]
     assert pair("What " + "ab " * 46 + "ab?")["cut_off"]
-    questions, _ = read_questions(json.dumps({"q": "Can you explain how  a pump works?", "r": "Can a pump stall?"}))
+    questions, _ = read_questions(json.dumps({"q": "Can you explain how  a pump works?", "r": "2. Can a pump stall?"}))
     assert questions == ["How a pump works?", "Can a pump stall?"]
 
 
@@ -243,9 +252,6 @@ def test_comments_of_a_script_are_no_headings() -> None:
 
 
 def test_extra_pairs_ask_for_headings_terms_and_names() -> None:
-    from scripts.sdg.chunk import make_record
-    from scripts.sdg.documents import Document
-
     options = {"sentences_per_chunk": 5, "num_sections": 1, "bundle_strategy": "sequential"}
     record = make_record([Document("pump.md", MARKDOWN)], options, lambda text: len(text) < 2000)
     pairs = {pair["query_type"]: pair for pair in extra_pairs(record, 3, training_only=True)}
@@ -260,10 +266,101 @@ def test_extra_pairs_ask_for_headings_terms_and_names() -> None:
     assert extra_pairs(record, 0, training_only=True) == []
 
 
+def test_pairs_without_a_model_in_scripts_without_spaces() -> None:
+    options = {"sentences_per_chunk": 4, "num_sections": 1, "bundle_strategy": "sequential"}
+    text = (
+        "泵的密封\n\n离心泵通过叶轮的旋转来输送液体介质。机械密封可以防止泵轴处的液体泄漏出来。"
+        "密封件每隔三年必须更换一次才能安全。"
+    )
+    record = make_record([Document("pump.txt", text)], options, lambda text: len(text) < 2000)
+    pairs = llm_free_pairs(record, 3)
+    assert [pair["query_type"] for pair in pairs] == ["title", "cloze", "cloze"]
+    assert pairs[0]["question"] == "泵的密封"
+
+
+def test_no_code_and_no_table_is_a_query() -> None:
+    options = {"sentences_per_chunk": 9, "num_sections": 1, "bundle_strategy": "sequential"}
+    code = "```bash\npip install the pump tools for the whole plant now.\nrun them all twice a day please.\n```"
+    table = "| pump | the time at which it runs |\n|---|---|\n| first one | at noon and at night. Always so |"
+    words = "The pump feeds the boiler of the plant with water. It is stopped at night when nobody needs the heat."
+    record = make_record([Document("p.md", f"{words}\n\n{code}\n\n{table}\n")], options, lambda text: len(text) < 2000)
+    found = [pair["question"] for pair in llm_free_pairs(record, 9) if pair["query_type"] == "cloze"]
+    assert sorted(found) == sorted(words.replace(". It", ".|It").split("|"))
+
+
 def test_whole_questions_of_a_cut_reply_are_kept() -> None:
     cut = '{"question_1": "What is \\"x\\"?", "question_2": "How does'
     assert read_questions(cut) == (['What is "x"?'], ["the reply is no JSON"])
     assert read_questions('["a"]')[0] == []
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "1. What is a pump?\n2. How does it run?\n",
+        'Sure! Here are two:\n\n1) **What is a pump?**\n2) "How does it run?"\n\nWould you like more?',
+        "- What is a pump?\n- How does it run?",
+        "Question 1: What is a pump?\nQuestion 2: How does it run?",
+        "<think>Is it a pump?</think>What is a pump?\nHow does it run?\nThat is all.",
+        '{"questions": ["What is a pump?", "How does it run?"]}',
+        '[{"question": "What is a pump?", "answer": "A machine."}, {"question": "How does it run?"}]',
+        'Here:\n```json\n{"question_1": "What is a pump?", "question_2": "How does it run?"}\n```',
+    ],
+)
+def test_questions_are_found_in_replies_that_no_schema_held(reply: str) -> None:
+    assert read_questions(reply) == (["What is a pump?", "How does it run?"], [])
+
+
+@pytest.mark.parametrize("reply", ["[" * 5000, "[" * 900 + "]" * 900, '{"a": ' * 900 + "1" + "}" * 900])
+def test_a_reply_as_deep_as_can_be_holds_no_question(reply: str) -> None:
+    assert read_questions(reply)[0] == []
+
+
+def test_half_a_surrogate_pair_of_a_reply_can_be_written() -> None:
+    questions, _ = read_questions('{"question_1": "What is \\ud83d?", "question_2": "What is \\ud83d\\ude00?"}')
+    assert questions == ["What is \ufffd?", "What is \U0001f600?"]
+
+
+# What the model of the embedded default was measured with, and what replies are found by
+ENGLISH = r"^What [a-zA-Z0-9 ,'()/_.-]{20,140}\?$"
+
+
+@pytest.mark.parametrize(
+    ("passage", "allowed", "refused"),
+    [
+        (
+            "The pump (unit-3) is checked: daily.",
+            ["What does the pump of unit-3 need?"],
+            ["Wie wird sie geprüft jeden?"],
+        ),
+        ("The build of C++ uses --opt=x and a::b of R&D.", ["What does --opt=x do in C++ to a::b?"], []),
+        (
+            "The café of Ångström is open.",
+            ["What is served in the café of Ångström?"],
+            ["Was gibt es im Café heute so?"],
+        ),
+        (
+            "Die Pumpe ist für das Öl und wird geprüft.",
+            ["Wofür ist die Pumpe für das Öl?"],
+            ["Насос для чего нужен?", "Was ist das für eine Pumpe؟"],
+        ),
+        ("La bomba es de la planta que está en el sur.", ["¿Dónde está la bomba de la planta?"], []),
+        ("泵是一种输送液体的机器。", ["泵是什么机器？", "什么机器输送液体?"], ["泵是什么机器"]),
+        ("Насос перекачивает воду.", ["Что перекачивает насос?"], []),
+        ("पंप पानी को ऊपर ले जाता है।", ["पंप पानी को कहाँ ले जाता है?"], []),
+    ],
+)
+def test_the_form_has_the_letters_and_signs_of_the_passage(passage: str, allowed: list, refused: list) -> None:
+    pattern = schema_for(passage)["properties"]["question_1"]["pattern"]
+    assert all(re.fullmatch(pattern, question) for question in allowed)
+    assert not any(re.fullmatch(pattern, question) for question in refused)
+    english = is_english(passage)
+    assert english == pattern.startswith("^What")
+    assert simple.messages(passage)[-1]["content"].endswith("\n\nWrite three short questions.") is english
+
+
+def test_the_form_of_plain_english_is_what_was_measured() -> None:
+    assert schema_for("The pump (unit-3) is checked: daily.")["properties"]["question_1"]["pattern"] == ENGLISH
 
 
 def finished() -> list[dict]:
@@ -325,3 +422,74 @@ def test_questions_without_spaces_between_words_are_checked_too() -> None:
     coverage = Coverage([passage, "翼のフラッターを測定する。"])
     assert fault(question, passage) is None
     assert coverage(question, passage) > 0.6 > coverage(question, "翼のフラッターを測定する。")
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u0085", "\x0b"])
+def test_where_records_came_from_is_written_whatever_ends_a_line_inside_them(tmp_path: Path, mark: str) -> None:
+    made = records(2)
+    for record in made:
+        record["text"] += mark
+        record["deduplicated_qa_pairs"] = [{}]
+    write_jsonl(tmp_path / "sdg.jsonl", made)
+    config = configuration(tmp_path, "http://127.0.0.1:9/v1")
+    write_provenance(tmp_path / "p.json", config=config, inputs=[], records=tmp_path / "sdg.jsonl", usage={})
+    assert read_json(tmp_path / "p.json")["counts"] == {"documents": 2, "records": 2, "chunks": 6, "pairs": 2}
+    assert json_lines((tmp_path / "sdg.jsonl").read_text(encoding="utf-8")) == made
+
+
+def test_a_pair_that_the_judge_owes_a_verdict_is_dropped() -> None:
+    record = finished()[0]
+    pairs = [{**record["qa_generation"]["pairs"][0], "question": f"What is <it>{n}?"} for n in range(4)]
+    record["qa_generation"]["pairs"] = [*pairs[:3], {**pairs[3], "llm_free": True}]
+    verdict = evaluation(1, None)
+    record["generation"]["judged"] = [verdict, None, verdict]
+    options = {**configuration(Path("x"), "http://127.0.0.1:9/v1")["sdg"], "question_checks": False}
+    standings = [Standing(1)] * 4
+    reasons = judge_pairs(record, standings, set(), lambda _: None, Coverage(["text"]), options)
+    assert reasons == [None, "not judged", None, None]
+    keep_pairs(record, standings, reasons, None)
+    assert [pair["question"] for pair in record["deduplicated_qa_pairs"]] == [f"What is <it>{n}?" for n in (0, 2, 3)]
+    assert len(record["qa_evaluations"]["evaluations"]) == 3
+    record["generation"]["judged"] = None
+    assert judge_pairs(record, standings, set(), lambda _: None, Coverage(["text"]), options) == [None] * 4
+
+
+@pytest.mark.parametrize(
+    ("question", "passage", "reason"),
+    [
+        ("How does the context manager close files?", "Files are closed by the context manager of open.", None),
+        ("What rows does the statement DELETE remove?", "Rows go with the statement `DELETE` at once.", None),
+        ("What is the text color of a warning?", "Warnings: the text color is red, always.", None),
+        ("How wide is a cooling passage of the blade?", "Each cooling passage of the blade is 2 mm wide.", None),
+        ("What does paragraph 4 of the law forbid?", "By paragraph 4 the law forbids smoking.", None),
+        ("What does the text of the law forbid?", "The text of the law forbids smoking.", "speaks of the prompt"),
+        ("What does the paper present on wings?", "The paper presents wings.", "speaks of the prompt"),
+        ("What does the document say about wings?", "The document says much about wings.", "speaks of the prompt"),
+    ],
+)
+def test_words_for_the_prompt_may_be_part_of_a_name(question: str, passage: str, reason: str | None) -> None:
+    assert fault(question, passage) == reason
+
+
+@pytest.mark.parametrize(
+    ("question", "passage"),
+    [
+        ("How long is the warranty of a pump?", "How long is the warranty? Two years."),
+        ("What is the price of a spare seal?", "A spare seal is 40 euros without tax."),
+        ("What does a relief valve do?", "Relief valve: opens when the pressure passes its limit."),
+    ],
+)
+def test_a_short_passage_may_answer(question: str, passage: str) -> None:
+    assert not says_too_little(question, passage)
+
+
+def test_only_whole_words_are_numbers() -> None:
+    assert numbers("A tensor tends to tenants and twofold oneness") == set()
+    assert numbers("ten tensors, 5kg and Two") == {"10", "5", "2"}
+
+
+def test_signs_of_names_and_of_vowels_make_another_question() -> None:
+    assert normal_form("What is C++?") != normal_form("What is C#?") != normal_form("What is C?")
+    assert normal_form("What is  a PUMP?!") == normal_form("what is a pump")
+    assert normal_form("का?") != normal_form("की?")
+    assert content_words("पानी कहाँ जाता है।") == ["पानी", "कहाँ", "जाता", "है"]

@@ -1,15 +1,16 @@
 """Chunks: verbatim, within the limit, headings with their text, blocks whole; documents from hub addresses."""
 
-import json
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scripts.common.corpus import fingerprint
 from scripts.common.errors import UserError
-from scripts.sdg.chunk import make_record
+from scripts.sdg.chunk import make_record, title
 from scripts.sdg.documents import Document, decode, fetch_from_hub, parse_hub_uri, read_documents
+from scripts.sdg.headings import code_blocks, headings
 from scripts.sdg.sentences import chunk_spans, sentence_spans, units
 
 CODE = "```python\n# comment\nfor x in y:\n    print(x)\n\n    done. Really.\n```"
@@ -177,4 +178,64 @@ def test_encodings_are_told_and_binary_files_reported(tmp_path: Path) -> None:
         "b/image": "binary, not text",
         "b/short.md": "shorter than 50 characters",
     }
-    assert decode(json.dumps("é").encode()) == json.dumps("é")
+    assert decode('"é"'.encode()) == ('"é"', "")
+
+
+def test_a_stray_byte_spoils_no_utf8_and_is_reported(tmp_path: Path) -> None:
+    long = "Größe und Maß sind äußerst wichtig für die Prüfung der Geräte. " * 4000
+    raw = long.encode()
+    assert len(raw) > 200_000
+    (tmp_path / "x.txt").write_bytes(raw + b"\xff" + raw)
+    (document,), _ = read_documents(tmp_path, (".txt",), min_length=1, max_bytes=10**7, limit=None)
+    assert document.text == f"{long}\ufffd{long}"
+    assert document.fault.startswith("1 places are not UTF-8")
+    assert decode("A \ufffd that was there is no fault.".encode())[1] == ""
+
+
+def test_utf32_is_not_taken_for_utf16() -> None:
+    for encoding in ("utf-32", "utf-16"):
+        assert decode("größer".encode(encoding)) == ("größer", "")
+
+
+def test_what_cannot_be_read_stops_neither_the_fingerprint_nor_the_others(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "a.txt").write_text("A document of some length.")
+    (corpus / "gone.txt").symlink_to(tmp_path / "nothing")
+    (corpus / "loop.txt").symlink_to(corpus / "loop.txt")
+    first = fingerprint(str(corpus), (".txt",), tmp_path / "cache.json")
+    documents, skipped = read_documents(corpus, (".txt",), min_length=1, max_bytes=10**6, limit=None)
+    assert [document.name for document in documents] == ["a.txt"]
+    assert {item.name for item in skipped} == {"gone.txt", "loop.txt"}
+    assert fingerprint(str(corpus), (".txt",), tmp_path / "cache.json") == first
+    (tmp_path / "nothing").write_text("Here it is.")
+    assert fingerprint(str(corpus), (".txt",), tmp_path / "cache.json") != first
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("# Guide\n\nText.", "Guide"),
+        ("Guide of it\n===========\nText.", "Guide of it"),
+        ("Guide of it\n-----------\n\nText.", "Guide of it"),
+        ("===========\nGuide of it\n===========\n\nText.", "Guide of it"),
+        ('---\nlayout: page\ntitle: "The guide"\n---\n# Other\n\nText.', "The guide"),
+        ("---\nlayout: page\n---\n\n# Guide\n\nText.", "Guide"),
+        ("Guide\n\nText.", "Guide"),
+        ("A first line that goes on\nin a second one.\n\nText.", ""),
+        ("Guide of it\n===========\n", ""),
+    ],
+)
+def test_titles(text: str, expected: str) -> None:
+    assert title(text) == expected
+
+
+def test_fences_in_lists_are_blocks_and_rulers_of_tildes_are_none() -> None:
+    fence = "    ```sh\n    # no heading\n    run it. Now.\n    ```"
+    listed = f"1. Do this:\n\n{fence}\n\n2. Rest."
+    assert [listed[slice(*span)] for span in code_blocks(listed)] == [fence]
+    rest = "Title\n~~~~~\n\nSome words.\n\nOther\n~~~~~\n\nMore words.\n"
+    assert code_blocks(rest) == []
+    assert [heading.text for heading in headings(rest)] == ["Title", "Other"]
+    assert len(code_blocks("Run this:\n~~~\ncode\n~~~\n")) == 1
+    assert code_blocks("Inline ```code``` here.\n```code``` there.\n") == []

@@ -1,6 +1,5 @@
 """Nothing paid for is lost: faults, kills, edits, budgets, consent."""
 
-import json
 import os
 import random
 import signal
@@ -15,22 +14,28 @@ import pytest
 from scripts.common.errors import UserError
 from scripts.common.files import read_jsonl, write_jsonl
 from scripts.common.replies import ReplyStore
+from scripts.sdg.asking import ask
 from scripts.sdg.generate import check_all_egress, generate, open_models
+from scripts.sdg.generated import Generated
+from scripts.sdg.sampling import shard_of
+from scripts.sdg.sdg import check_all_failures
 from tests.sdg.conftest import configuration, records
 
 ROOT = Path(__file__).parents[2]
 FAULTS = "429,500,hang,drop,html,truncated,malformed,wrong_count,minus_one,empty"
 
 
-def run(work: Path, made: list[dict[str, Any]], config: dict[str, Any], parallel: int = 8) -> list[dict[str, Any]]:
-    """Generate in this process; the records of the only shard."""
+def run(
+    work: Path, made: list[dict[str, Any]], config: dict[str, Any], parallel: int = 8, shards: int = 1
+) -> list[dict[str, Any]]:
+    """Generate in this process; the records of the first shard."""
     write_jsonl(work / "records.jsonl", made)
     models = open_models(config, ReplyStore(work / "replies"), None, parallel)
     generate(
         work / "records.jsonl",
         work / "shard.jsonl",
         shard=0,
-        shards=1,
+        shards=shards,
         options=config["sdg"],
         models=models,
         parallel=parallel,
@@ -124,6 +129,20 @@ def test_too_many_failures_end_the_job_and_name_the_option(tmp_path: Path, endpo
     assert not (tmp_path / "shard.jsonl").exists()
 
 
+def test_one_failure_of_a_small_shard_does_not_end_it_but_too_many_of_all_do(tmp_path: Path, endpoint: Any) -> None:
+    with endpoint("--poison", "number 6 holds") as server:
+        config = configuration(tmp_path, server.url, llm__max_retries=0)
+        made = [record for record in records(12) if shard_of(record["source_id"], 2) == 0]
+        (failing,) = [record for record in made if record["source_id"] == "unit_006.txt"]
+        with pytest.raises(UserError, match=r"1 of 1 documents.*sdg\.max_failed_share"):
+            run(tmp_path, [failing], config, shards=2)
+        done = run(tmp_path, made, config, shards=2)
+    assert 1 < len(done) < 10
+    with pytest.raises(UserError, match=r"1 of \d documents.*-R generate"):
+        check_all_failures(done, {"unit_006.txt"}, 0.1)
+    check_all_failures(done, {"unit_006.txt"}, 0.5)
+
+
 def test_a_dead_endpoint_ends_the_run_after_a_few_requests(tmp_path: Path, endpoint: Any) -> None:
     with endpoint("--poison", " ") as server:
         config = configuration(tmp_path, server.url, llm__max_retries=1, sdg__max_failed_share=1.0)
@@ -131,6 +150,90 @@ def test_a_dead_endpoint_ends_the_run_after_a_few_requests(tmp_path: Path, endpo
             run(tmp_path, records(60), config, parallel=4)
         # five requests in a row, twice each, and what the other threads had under way
         assert server.log()["requests"] <= 2 * (5 + 8)
+
+
+def test_an_endpoint_that_refuses_some_documents_lives(tmp_path: Path, endpoint: Any) -> None:
+    with endpoint("--filtered", " of unit 1") as server:
+        config = configuration(tmp_path, server.url, sdg__max_failed_share=1.0)
+        done = run(tmp_path, records(20), config, parallel=1)
+        refused = {row["source_id"] for row in ledger(tmp_path)}
+        assert len(refused) == 11
+        assert all(bool(record["qa_generation"]["pairs"]) != (record["source_id"] in refused) for record in done)
+        # another run, which asks for these alone, ends as well
+        run(tmp_path, records(20), config, parallel=1)
+    assert {row["source_id"] for row in ledger(tmp_path)} == refused
+
+
+def test_an_endpoint_that_is_asked_too_often_is_waited_for_but_not_for_ever(
+    tmp_path: Path, endpoint: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scripts.common.llm_traffic.BUSY_PAUSE", 0.01)
+    with endpoint("--busy", "12") as server:
+        done = run(tmp_path, records(4), configuration(tmp_path, server.url, llm__max_retries=0), parallel=2)
+    assert all(len(record["qa_generation"]["pairs"]) == 4 for record in done)
+    assert ledger(tmp_path) == []
+    monkeypatch.setattr("scripts.common.llm_traffic.PATIENCE", 0.2)
+    with (
+        endpoint("--busy", "1000000") as server,
+        pytest.raises(UserError, match="counts as dead"),
+    ):
+        run(tmp_path, records(12, first=300), configuration(tmp_path, server.url, llm__max_retries=0))
+
+
+def test_a_reply_that_came_too_late_is_booked(tmp_path: Path, endpoint: Any) -> None:
+    with endpoint("--faults", "hang", "--share", "1.1") as server:
+        config = configuration(tmp_path, server.url, llm__timeout=0.2, llm__max_retries=0, llm__max_tokens=1000)
+        model = open_models(config, ReplyStore(tmp_path), None)["qa_generation"]
+        messages = [{"role": "user", "content": "Pump"}]
+        with pytest.raises(UserError, match="no reply in time"):
+            model.ask(messages, max_tokens=600)
+        with pytest.raises(UserError, match=r"llm\.max_tokens is 1000"):
+            model.ask(messages, max_tokens=600)
+
+
+def test_what_a_reply_leaves_out_is_asked_for_once_more(tmp_path: Path, endpoint: Any) -> None:
+    with endpoint("--faults", "too_few", "--share", "1.1") as server:
+        config = configuration(tmp_path, server.url)
+        (record,) = run(tmp_path, records(1), config)
+        # three of four pairs and then none of one; two of three verdicts, and then the third
+        assert len(record["qa_generation"]["pairs"]) == 3
+        assert all(record["generation"]["judged"]) and len(record["generation"]["judged"]) == 3
+        assert {row["call"] for row in ledger(tmp_path)} == {"questions"}
+        before = server.log()["requests"]
+    with endpoint() as server:
+        (record,) = run(tmp_path, records(1), config | configuration(tmp_path, server.url))
+        # the questions that are missing, and the verdicts on all
+        assert server.log()["requests"] == 2 < before
+    assert len(record["qa_generation"]["pairs"]) == 4
+    assert len({pair["question"] for pair in record["qa_generation"]["pairs"]}) == 4
+    assert all(record["generation"]["judged"]) and len(record["generation"]["judged"]) == 4
+    assert ledger(tmp_path) == []
+
+
+def reader_that_fails(content: str) -> tuple[list, list]:
+    if content:
+        raise TypeError("no")
+    return [], []
+
+
+def test_a_reply_that_no_reader_expected_is_kept_in_the_ledger(tmp_path: Path, endpoint: Any) -> None:
+    result = Generated([])
+    with endpoint() as server:
+        config = configuration(tmp_path, server.url)
+        value = ask(
+            open_models(config, ReplyStore(tmp_path), None)["qa_generation"],
+            [{"role": "user", "content": "bearing gasket turbine"}],
+            call="c",
+            result=result,
+            max_tokens=9,
+            schema={"properties": {"question_1": {}}},
+            read=reader_that_fails,
+            usable=bool,
+        )
+        assert server.log()["requests"] == 2
+    assert value == []
+    assert "cannot be read (TypeError: no)" in result.problems[0]
+    assert len(result.failures[0]["replies"]) == 2
 
 
 def test_sixty_four_parallel_requests_keep_sixty_in_flight(tmp_path: Path, endpoint: Any) -> None:
@@ -265,8 +368,6 @@ def test_preview_makes_one_record_and_shows_it(
 
 
 def test_a_shard_keeps_its_documents_when_others_are_added(tmp_path: Path) -> None:
-    from scripts.sdg.sampling import shard_of
-
     few, many = records(20), records(40)
     where = {record["source_id"]: shard_of(record["source_id"], 4) for record in many}
     assert {record["source_id"]: shard_of(record["source_id"], 4) for record in few}.items() <= where.items()
@@ -275,10 +376,13 @@ def test_a_shard_keeps_its_documents_when_others_are_added(tmp_path: Path) -> No
 
 def test_replies_survive_a_torn_line(tmp_path: Path) -> None:
     store = ReplyStore(tmp_path)
-    store.put("a", {"model": "m", "content": "x", "usage": {"prompt_tokens": 3, "completion_tokens": 4}})
+    store.put("a", {"model": "m", "content": "ä\u2028x", "usage": {"prompt_tokens": 3, "completion_tokens": 4}})
+    store.put("c", {"model": "m", "content": "y"})
+    assert [store.get(key)["content"] for key in "ac"] == ["ä\u2028x", "y"]
     path = next(tmp_path.glob("*.jsonl"))
     path.write_bytes(path.read_bytes() + b'{"key": "b", "cont')
     again = ReplyStore(tmp_path)
-    assert json.loads(json.dumps(again.get("a")))["content"] == "x"
-    assert len(again) == 1
+    assert [again.get(key)["content"] for key in "ac"] == ["ä\u2028x", "y"]
+    assert "a" in again and "b" not in again and again.get("b") is None
+    assert len(again) == 2
     assert again.usage()["m"]["completion_tokens"] == 4

@@ -1,12 +1,15 @@
 """Counts, replies good and bad, lookups, and the plan."""
 
 import json
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from scripts.common.errors import UserError
 from scripts.common.files import write_jsonl
 from scripts.common.llm_traffic import Traffic, estimate_tokens, pause_before, retry_after
 from scripts.common.replies import ReplyStore
@@ -15,6 +18,7 @@ from scripts.sdg.lookups import as_keywords, is_chosen
 from scripts.sdg.plan import plan
 from scripts.sdg.prompts import question_messages, type_counts
 from scripts.sdg.protocol import (
+    DIMENSIONS,
     largest_remainder,
     pair_schema,
     read_artifacts,
@@ -37,6 +41,14 @@ def test_largest_remainder_sums_and_is_proportional(weights: dict, total: int) -
     assert sum(counts.values()) == total
     whole = sum(weights.values())
     assert all(abs(counts[name] - total * weight / whole) < 1 + 1e-6 for name, weight in weights.items())
+
+
+def test_over_a_corpus_each_type_has_its_share_however_few_pairs_a_document_has() -> None:
+    counts = [type_counts([f"document {number}"], 4, 5, OPTIONS) for number in range(120)]
+    assert all(sum(queries.values()) == sum(reasoning.values()) == 4 for queries, reasoning in counts)
+    totals = {name: sum(reasoning[name] for _, reasoning in counts) for name in counts[0][1]}
+    assert "procedural" in totals
+    assert all(40 < total < 120 for total in totals.values()), totals
 
 
 @given(st.text(max_size=80))
@@ -123,7 +135,49 @@ def test_the_breaker_counts_failures_in_a_row() -> None:
     assert not traffic.dead
 
 
-def make_plan(tmp_path: Path, **sections: object) -> dict:
+def test_a_pause_of_minutes_ends_when_the_run_does() -> None:
+    traffic, stop = Traffic(2), threading.Event()
+    assert traffic.pause_all(600.0) == 600
+    threading.Timer(0.05, stop.set).start()
+    start = time.monotonic()
+    with pytest.raises(UserError, match="stopped"), traffic.slot(stop):
+        pass
+    assert time.monotonic() - start < 5
+
+
+def test_pauses_of_a_busy_endpoint_are_shared_and_grow_until_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scripts.common.llm_traffic.BUSY_PAUSE", 0.01)
+    traffic = Traffic(2)
+    # what was under way with it is refused for the same reason
+    assert [traffic.pause_all(None) for _ in range(3)] == [0.01] * 3
+    time.sleep(0.02)
+    assert traffic.pause_all(None) == 0.02
+    traffic.succeeded()
+    time.sleep(0.03)
+    assert traffic.pause_all(None) == 0.01
+
+
+SCORES = {name: {"score": 8} for name in DIMENSIONS}
+
+
+@pytest.mark.parametrize(
+    ("change", "score"),
+    [
+        ({"pair": 1.0}, 8.0),
+        ({"pair": "1"}, 8.0),
+        ({"relevance": 0, "overall": 0}, 1.0),
+        ({"overall": {"score": 0.4}}, 1.0),
+        ({"overall": float("nan")}, None),
+        ({"pair": "9" * 6000}, None),
+    ],
+)
+def test_odd_verdicts_count_or_are_left_out(change: dict, score: float | None) -> None:
+    found, _ = read_evaluations(json.dumps({"evaluations": [{"pair": 1, **SCORES, **change}]}), 2)
+    assert (found[0] and found[0]["overall"]["score"]) == score
+    assert found[1] is None
+
+
+def make_plan(tmp_path: Path, embed: tuple[str, str] | None = None, **sections: object) -> dict:
     config = configuration(tmp_path, "https://api.example.com/v1", **sections)
     write_jsonl(tmp_path / "records.jsonl", records(10))
     return plan(
@@ -135,12 +189,13 @@ def make_plan(tmp_path: Path, **sections: object) -> dict:
         allowed=[],
         parallel=4,
         store=ReplyStore(tmp_path / "replies"),
+        embed=embed,
     )
 
 
 def test_the_plan_has_calls_tokens_minutes_money_and_hosts(tmp_path: Path) -> None:
     made = make_plan(tmp_path, llm__prices={"m": {"prompt": 1.0, "completion": 2.0}})
-    assert (made["calls"], made["calls_at_most"], made["questions_asked"]) == (30, 60, 40)
+    assert (made["calls"], made["calls_at_most"], made["questions_asked"]) == (30, 80, 40)
     assert made["cost"] == pytest.approx((made["prompt_tokens"] + 2 * made["completion_tokens"]) / 1e6)
     assert made["tokens_at_most"] > made["prompt_tokens"] + made["completion_tokens"]
     assert made["minutes"] > 0
@@ -158,6 +213,15 @@ def test_the_plan_counts_with_the_models_tokenizer_and_measured_speed(tmp_path: 
     assert exact["prompt_tokens"] != rough["prompt_tokens"]
     assert abs(exact["prompt_tokens"] - rough["prompt_tokens"]) < 0.35 * exact["prompt_tokens"]
     assert exact["minutes"] == pytest.approx(30 * 40 / 4 / 60, rel=0.01)
+
+
+def test_the_plan_counts_the_vectors_of_the_questions(tmp_path: Path) -> None:
+    providers = {"test": {"base_url": "https://api.example.com/v1"}, "elsewhere": {"base_url": "https://e.org/v1"}}
+    made = make_plan(tmp_path, embed=("elsewhere", "e"), llm__providers=providers)
+    role = made["roles"]["question_embedding"]
+    assert (role["model"], role["calls"], role["calls_at_most"], role["completion_tokens"]) == ("e", 1, 1, 0)
+    assert role["prompt_tokens"] > 40
+    assert [place["state"] for place in made["egress"] if place["host"] == "e.org"] == ["NOT ALLOWED by allow_egress"]
 
 
 def test_estimate_is_high_for_other_scripts() -> None:

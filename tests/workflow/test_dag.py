@@ -108,6 +108,11 @@ def test_until(fresh: Workspace, stage: str, last: str, absent: set[str]) -> Non
     assert not absent & set(jobs)
 
 
+def test_a_preview_leaves_a_full_run_as_it_is(workspace: Workspace) -> None:
+    jobs = set(workspace.with_config(sdg__preview=True).jobs())
+    assert {"preview", "all"} <= jobs <= {"preview", "all", "llm_server", "fetch_generator"}
+
+
 def test_asking_for_a_file_builds_just_that(fresh: Workspace) -> None:
     assert fresh.jobs(str(fresh.output / "vectors/base/contract.json")) == {"contract": 1}
 
