@@ -14,11 +14,11 @@ sys.path.insert(0, workflow.basedir)
 
 from scripts.common.code_digest import code_digest
 from scripts.common.config import has_heldout, resolve
+from scripts.common.contract import contract_inputs
 from scripts.common.corpus import fingerprint, parse_extensions
 from scripts.common.errors import UserError
 from scripts.common.files import sha256_file
 from scripts.common.imports import share_imports, share_interpreter
-from scripts.common.models import is_local_folder
 from scripts.common.run_lock import hold_run_lock
 
 
@@ -69,6 +69,11 @@ def on_gpu(count=1):
     if config["vectors"]["device"] == "cpu" or not count:
         return {}
     return {"gpu": count, "slurm_partition": config["gpu_partition"]}
+
+
+def by_input(least, per_mb):
+    """Memory in MB that follows the size of the input."""
+    return lambda wildcards, input: max(least, int(per_mb * input.size_mb))
 
 
 # Environment of rules that use PyTorch

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from scripts.common.errors import UserError
 from scripts.common.files import read_json, sha256_file, write_json
+from scripts.common.models import is_local_folder
 
 Side = Literal["query", "passage"]
 # The recipe's names of sentence-transformers' poolings (1_Pooling/config.json)
@@ -26,6 +27,8 @@ LEGACY_POOLINGS = {
     "weightedmean_tokens": "weightedmean",
     "lasttoken": "lasttoken",
 }
+# What sentence-transformers writes beside the weights, see check_against_folder
+STATED = ("modules.json", "1_Pooling/config.json", "config_sentence_transformers.json")
 # Steps of a sentence-transformers model (modules.json) that the contract expresses
 MODULES = {"Transformer", "Pooling", "Normalize"}
 # These number positions from 2, so that a model with 514 of them reads 512 tokens
@@ -137,7 +140,24 @@ def join_prefix(prefix: str) -> str:
 
 def weights_digest(folder: Path) -> str:
     """Digest over the files of a model folder that decide its vectors: weights, tokenizer, configuration and code."""
+    lines = [f"{name} {sha256_file(folder / name)}" for name in _deciding_files(folder)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
+
+def contract_inputs(spec: str) -> list[str]:
+    """Files of a model folder here that its contract is made from; none of a package or a hub model.
+
+    Raises:
+        UserError: The folder has no weights.
+    """
+    if not is_local_folder(spec):
+        return []
+    folder = Path(spec)
+    stated = [name for name in STATED if (folder / name).is_file()]
+    return [str(folder / name) for name in sorted({"config.json", *_deciding_files(folder), *stated})]
+
+
+def _deciding_files(folder: Path) -> list[str]:
     def names(*patterns: str) -> list[str]:
         return [path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern)]
 
@@ -146,9 +166,7 @@ def weights_digest(folder: Path) -> str:
     if not weights:
         raise UserError(f"model folder {folder} has no weights (*.safetensors, *.bin or *.onnx).")
     tokenizer = names("tokenizer.json") or names("tokenizer/tokenizer.json")
-    chosen = sorted([*weights, *tokenizer, *names("*.onnx.data", "config.json", "*.py")])
-    lines = [f"{name} {sha256_file(folder / name)}" for name in chosen]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return sorted([*weights, *tokenizer, *names("*.onnx.data", "config.json", "*.py")])
 
 
 def check_against_folder(options: dict[str, Any], folder: Path) -> None:
