@@ -285,6 +285,13 @@ def _evaluation(c: dict[str, Any]) -> Iterator[str]:
     taken = {"base", "finetuned", "onnx", "nim", "vllm", "bm25", "fusion", "comparison", "refused", "figures"}
     for name in sorted(taken & set(ev["checkpoints"])):
         yield f"eval.checkpoints.{name}: that name is taken; choose another"
+    own = {"eval.finetuned_model_path": ev["finetuned_model_path"], "export.model_path": c["export"]["model_path"]}
+    for option, folder in own.items():
+        if folder and Path(folder).is_dir() and not Path(folder, "contract.json").is_file():
+            yield (
+                f"{option}: {folder} has no contract.json, which stage 2 writes beside the weights; copy that folder as "
+                "a whole. A model from elsewhere is compared with eval.checkpoints"
+            )
     known = {*(["heldout"] if has_heldout(c) else []), *ev["test_sets"]}
     if ev["decide_on"] is not None and ev["decide_on"] not in known:
         yield f"eval.decide_on is {ev['decide_on']!r}, which is no test set; there are {', '.join(sorted(known))}"

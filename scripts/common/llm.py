@@ -35,6 +35,8 @@ FORMATS = ("json_schema", "json_object", "none")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Statuses below 500 of a passing trouble, as in OpenAI's own client
 _PASSING = {408, 409, 429}
+# Statuses that no other request will escape: no money, no such address
+_FOR_ALL = {402, 404, 405}
 # How vLLM, NIM, llama.cpp and OpenAI say that a request does not fit the model
 _TOO_LONG = re.compile(
     r"(context|input|prompt|sequence).{0,40}(length|size|window)|too (long|large|many tokens)|"
@@ -260,10 +262,10 @@ class Endpoint:
             ) from error
         except openai.APIStatusError as error:
             text = self._without_key(detail(error))
-            refused = error.status_code in {400, 413, 422}
             kind = FailedRequestError
-            if 400 <= error.status_code < 500 and error.status_code not in _PASSING:
-                kind = RequestTooLongError if refused and _TOO_LONG.search(text) else RefusedRequestError
+            if 400 <= error.status_code < 500 and error.status_code not in _PASSING | _FOR_ALL:
+                may_be_long = error.status_code in {400, 413, 422}
+                kind = RequestTooLongError if may_be_long and _TOO_LONG.search(text) else RefusedRequestError
             raise kind(
                 f"{redacted_url(self.base_url)} answered {error.status_code} to model {self.model}: {text[:300]}"
             ) from None

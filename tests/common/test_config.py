@@ -108,6 +108,7 @@ def test_resolve_leaves_its_argument_as_it_was() -> None:
         ({"finetune__general_set": "x", "finetune__select": "last"}, ["set finetune.select=validation"]),
         ({"eval__decide_on": "people"}, ["eval.decide_on is 'people', which is no test set; there are heldout"]),
         ({"prep__test_ratio": 0, "prep__train_ratio": 0.9}, ["prep.test_ratio is 0", "eval.test_sets"]),
+        ({"eval__finetuned_model_path": "scripts"}, ["eval.finetuned_model_path: scripts has no contract.json"]),
         ({"prep__split_strategy": "groups"}, ["needs prep.groups_json"]),
         ({"eval__test_sets": {"heldout": "x"}}, ["eval.test_sets.heldout"]),
         ({"eval__eval_base": False, "eval__eval_finetuned": False}, ["all false; set one"]),

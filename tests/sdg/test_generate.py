@@ -143,8 +143,11 @@ def test_one_failure_of_a_small_shard_does_not_end_it_but_too_many_of_all_do(tmp
     check_all_failures(done, {"unit_006.txt"}, 0.5)
 
 
-def test_a_dead_endpoint_ends_the_run_after_a_few_requests(tmp_path: Path, endpoint: Any) -> None:
-    with endpoint("--poison", " ") as server:
+@pytest.mark.parametrize("fault", [("--poison", " "), ("--filtered", " ", "--filter-status", "402")])
+def test_a_dead_endpoint_ends_the_run_after_a_few_requests(
+    tmp_path: Path, endpoint: Any, fault: tuple[str, ...]
+) -> None:
+    with endpoint(*fault) as server:
         config = configuration(tmp_path, server.url, llm__max_retries=1, sdg__max_failed_share=1.0)
         with pytest.raises(UserError, match="counts as dead"):
             run(tmp_path, records(60), config, parallel=4)
