@@ -289,8 +289,8 @@ def _evaluation(c: dict[str, Any]) -> Iterator[str]:
     for option, folder in own.items():
         if folder and Path(folder).is_dir() and not Path(folder, "contract.json").is_file():
             yield (
-                f"{option}: {folder} has no contract.json, which stage 2 writes beside the weights; copy that folder as "
-                "a whole. A model from elsewhere is compared with eval.checkpoints"
+                f"{option}: {folder} has no contract.json, which stage 2 writes beside the weights; copy that folder "
+                "as a whole. A model from elsewhere is compared with eval.checkpoints"
             )
     known = {*(["heldout"] if has_heldout(c) else []), *ev["test_sets"]}
     if ev["decide_on"] is not None and ev["decide_on"] not in known:
