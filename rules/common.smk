@@ -14,11 +14,11 @@ sys.path.insert(0, workflow.basedir)
 
 from scripts.common.code_digest import code_digest
 from scripts.common.config import has_heldout, resolve
+from scripts.common.contract import contract_inputs
 from scripts.common.corpus import fingerprint, parse_extensions
 from scripts.common.errors import UserError
 from scripts.common.files import sha256_file
 from scripts.common.imports import share_imports, share_interpreter
-from scripts.common.models import is_local_folder
 from scripts.common.run_lock import hold_run_lock
 
 
@@ -71,6 +71,11 @@ def on_gpu(count=1):
     return {"gpu": count, "slurm_partition": config["gpu_partition"]}
 
 
+def by_input(least, per_mb):
+    """Memory in MB that follows the size of the input."""
+    return lambda wildcards, input: max(least, int(per_mb * input.size_mb))
+
+
 # Environment of rules that use PyTorch
 TORCH = environment("cpu" if config["vectors"]["device"] == "cpu" else "gpu")
 
@@ -107,6 +112,14 @@ def folder_of(name):
 def digest_if_named(path):
     """The same for an optional file; ``None`` where none is named."""
     return lambda wildcards: digest_of_file(path) if path else None
+
+
+def is_below(path, folder):
+    """Whether a path (or none) lies in a folder."""
+    absolute = os.path.abspath(folder)
+    return (
+        bool(path) and os.path.commonpath([os.path.abspath(path), absolute]) == absolute
+    )
 
 
 def test_set_files(folder):

@@ -93,6 +93,11 @@ rule plan:
             role: (config["sdg"][f"{role}_provider"], config["sdg"][f"{role}_model"])
             for role in ASKED_ROLES
         },
+        embed=(
+            (config["sdg"]["embed_provider"], config["sdg"]["embed_model"])
+            if config["sdg"]["embed_model"]
+            else None
+        ),
         llm=options("llm", "providers", "prices", "tokenizers"),
         allowed=config["allow_egress"],
         code=code("sdg/plan.py"),

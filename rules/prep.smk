@@ -1,90 +1,24 @@
 """Stage 1: questions to training data and a held-out test set.
 
 inputs: stage 0's generation_result.json
-optional inputs: prep.sdg_input_path or prep.train_input_file (then stage 0 does not run), prep.groups_json,
-    prep.eval_beir_path
+optional inputs: see split.smk; eval.eval_data_path, whose answers are no negatives
 outputs: stage1_data_prep/train.json, val.json, corpus/, eval_beir/, train_mined.automodel.json,
     train_mined.automodel_unrolled.json
 """
 
 PREP = "stage1_data_prep"
 OWN_TRAIN = config["prep"]["train_input_file"]
+# Held-out set that is not the split's own, so that no document of it is known
+OTHER_HELDOUT = (
+    TEST_SETS.get("heldout")
+    if OWN_TRAIN or config["prep"]["eval_beir_path"] or config["eval"]["eval_data_path"]
+    else None
+)
+JUDGE = options("sdg", "quality_judge_provider", "quality_judge_model")
+KEPT_FROM_MINING = None if config["prep"]["hard_neg_test_documents"] else OTHER_HELDOUT
 
 
-if OWN_TRAIN:
-
-    rule split:
-        input:
-            source=OWN_TRAIN,
-        output:
-            train=out(f"{PREP}/train.json"),
-            val=out(f"{PREP}/val.json"),
-            corpus=out(f"{PREP}/corpus/train.parquet"),
-            metadata=out(f"{PREP}/corpus/merlin_metadata.json"),
-        log:
-            log_file("split"),
-        conda:
-            environment("cpu")
-        params:
-            output=folder_of("train"),
-            corpus_id=config["corpus_id"],
-            code=code("prep/adopt.py"),
-        message:
-            "checking {input.source}"
-        script:
-            "../scripts/prep/adopt.py"
-
-else:
-
-    rule split:
-        input:
-            source=(
-                []
-                if str(config["prep"]["sdg_input_path"]).startswith("hf://")
-                else config["prep"]["sdg_input_path"] or rules.sdg.output.manifest
-            ),
-            records=[] if config["prep"]["sdg_input_path"] else rules.sdg.output.records,
-            frozen=test_set_files(config["prep"]["eval_beir_path"]),
-        output:
-            train=out(f"{PREP}/train.json"),
-            val=out(f"{PREP}/val.json"),
-            corpus=out(f"{PREP}/corpus/train.parquet"),
-            metadata=out(f"{PREP}/corpus/merlin_metadata.json"),
-            test_corpus=out(f"{PREP}/eval_beir/corpus.jsonl"),
-            test_queries=out(f"{PREP}/eval_beir/queries.jsonl"),
-            test_qrels=out(f"{PREP}/eval_beir/qrels/test.tsv"),
-            report=out(f"{PREP}/split.json"),
-        log:
-            log_file("split"),
-        conda:
-            environment("cpu")
-        params:
-            output=folder_of("train"),
-            corpus_id=config["corpus_id"],
-            source=config["prep"]["sdg_input_path"],
-            options=options(
-                "prep",
-                "quality_threshold",
-                "min_sub_score",
-                "train_ratio",
-                "val_ratio",
-                "test_ratio",
-                "min_test_questions",
-                "conversion_seed",
-                "max_pos_docs",
-                "use_group_id_in_eval",
-                "split_strategy",
-                "groups_json",
-                "split_assignment",
-                "split_near_duplicates",
-                "eval_beir_path",
-            ),
-            groups=digest_if_named(config["prep"]["groups_json"]),
-            code=code("prep/split.py"),
-        message:
-            "converting and splitting"
-        script:
-            "../scripts/prep/split.py"
+include: "split.smk"
 
 
 rule mine:
@@ -92,6 +26,7 @@ rule mine:
         train=rules.split.output.train,
         corpus=rules.split.output.corpus,
         split=branch(OWN_TRAIN, then=[], otherwise=out(f"{PREP}/split.json")),
+        test_set=test_set_files(KEPT_FROM_MINING),
         contract=CONTRACTS["base"],
         queries=out("vectors/base/train_queries.json"),
         passages=out("vectors/base/corpus.json"),
@@ -100,13 +35,17 @@ rule mine:
     log:
         log_file("mine"),
     conda:
-        environment("cpu")
+        TORCH
     threads: 8
     resources:
+        **on_gpu(),
+        llm=int(config["prep"]["hard_neg_judge"]),
         mem_mb=8000,
         runtime=240,
     params:
         model_name=config["model"]["base_model"],
+        test_set=KEPT_FROM_MINING,
+        judge=JUDGE if config["prep"]["hard_neg_judge"] else None,
         options=options(
             "prep",
             "hard_negatives_to_mine",
@@ -136,6 +75,8 @@ rule prep:
         log_file("prep"),
     conda:
         environment("cpu")
+    resources:
+        mem_mb=by_input(2000, per_mb=12),
     params:
         code=code("prep/prep.py"),
     message:

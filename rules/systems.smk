@@ -24,17 +24,13 @@ files_of_set = lambda wildcards: {
     "queries": f"{TEST_SETS[wildcards.test_set]}/queries.jsonl",
     "qrels": f"{TEST_SETS[wildcards.test_set]}/qrels/test.tsv",
 }
-# of a checkpoint that is a folder here; others are checked when they are read
-configuration_of_checkpoint = lambda wildcards: (
-    f"{config['eval']['checkpoints'][wildcards.checkpoint]}/config.json"
-    if is_local_folder(config["eval"]["checkpoints"][wildcards.checkpoint])
-    else []
-)
 
 
 rule checkpoint_contract:
     input:
-        weights=configuration_of_checkpoint,
+        weights=lambda wildcards: or_end(
+            contract_inputs, config["eval"]["checkpoints"][wildcards.checkpoint]
+        ),
     output:
         out("vectors/{checkpoint}/contract.json"),
     log:

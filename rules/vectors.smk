@@ -2,7 +2,7 @@
 
 inputs: the text files named in TEXTS, the contract of a model
 optional inputs: test sets of the user
-outputs: vectors/{model}/contract.json, vectors/{model}/{backend}.json (contract of an ONNX graph), vectors/{model}/{texts}.json (what is there)
+outputs: vectors/{model}/contract.json, {backend}.json (contract of an ONNX graph), {texts}.json (what is there)
 """
 
 TEST_SETS = {
@@ -44,23 +44,18 @@ TEXTS = {
         [out("stage1_data_prep/train.json"), out("stage1_data_prep/val.json")],
     ),
     **{
-        f"{name}_corpus": ("passage", [f"{folder}/corpus.jsonl"])
+        f"{name}_{kind}": (side, [f"{folder}/{kind}.jsonl"])
         for name, folder in TEST_SETS.items()
-    },
-    **{
-        f"{name}_queries": ("query", [f"{folder}/queries.jsonl"])
-        for name, folder in TEST_SETS.items()
+        for kind, side in (("corpus", "passage"), ("queries", "query"))
     },
 }
+# The split's held-out passages are nearly all of the corpus: both jobs at once would encode them twice
+OWN_SPLIT = TEST_SETS.get("heldout") == out("stage1_data_prep/eval_beir")
 
 
 rule contract:
     input:
-        weights=branch(
-            is_local_folder(config["model"]["base_model"]),
-            then=f"{config['model']['base_model']}/config.json",
-            otherwise=[],
-        ),
+        weights=lambda wildcards: or_end(contract_inputs, config["model"]["base_model"]),
     output:
         CHECKPOINTS["base"],
     log:
@@ -126,6 +121,11 @@ rule embed:
     input:
         contract=lambda wildcards: CONTRACTS[wildcards.model],
         texts=lambda wildcards: TEXTS[wildcards.texts][1],
+        earlier=lambda wildcards: (
+            out(f"vectors/{wildcards.model}/heldout_corpus.json")
+            if OWN_SPLIT and wildcards.texts == "corpus"
+            else []
+        ),
     output:
         out("vectors/{model}/{texts}.json"),
     log:

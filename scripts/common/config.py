@@ -15,6 +15,7 @@ import yaml
 from jsonschema import Draft202012Validator
 
 from scripts.common.errors import UserError
+from scripts.common.redaction import HIDDEN
 
 WANDB_HOST = "api.wandb.ai"
 SCHEMA_FILE = Path(__file__).parents[2] / "config" / "schema" / "config.schema.yaml"
@@ -148,7 +149,9 @@ def _explain(error: Any, schema: dict[str, Any]) -> str:
             sign = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}[error.validator]
             return f"{name} is {value!r}, but must be {sign} {error.validator_value}{help_line}"
         case "pattern" | "minLength":
-            return f"{name} is {value!r}, which has not the form it needs: {sub.get('description', error.message)}"
+            # a key that was put where the name of its variable belongs
+            shown = HIDDEN if name.endswith("api_key_env") else repr(value)
+            return f"{name} is {shown}, which has not the form it needs: {sub.get('description', error.message)}"
         case _:
             return f"{name}: {error.message}{help_line}"
 
@@ -243,6 +246,27 @@ def _sources(c: dict[str, Any]) -> Iterator[str]:
         yield "prep.eval_beir_path leaves all documents for training: set prep.train_ratio above 0"
     if not (prep["train_input_file"] or prep["test_ratio"] or prep["eval_beir_path"] or named):
         yield "prep.test_ratio is 0, so nothing is held out: raise it, or name a test set with eval.test_sets"
+    yield from _own_outputs(c)
+
+
+def _own_outputs(c: dict[str, Any]) -> Iterator[str]:
+    """Inputs of stage 1 among what this run writes: Snakemake deletes a rule's outputs before it runs the rule."""
+    written = {
+        "sdg_input_path": ("stage0_sdg", "stage1_data_prep"),
+        "train_input_file": ("stage1_data_prep",),
+        "eval_beir_path": ("stage1_data_prep",),
+    }
+    for option, stages in written.items():
+        named = c["prep"][option]
+        if not named or named.startswith("hf://"):
+            continue
+        place = Path(named).resolve()
+        for stage in stages:
+            if place.is_relative_to(Path(c["output_dir"], stage).resolve()):
+                yield (
+                    f"prep.{option} is {named}, where this run writes its own files ({c['output_dir']}/{stage}) and "
+                    "would delete them first: copy it elsewhere first, and name the copy"
+                )
 
 
 def has_heldout(c: dict[str, Any]) -> bool:
@@ -261,13 +285,21 @@ def _evaluation(c: dict[str, Any]) -> Iterator[str]:
     taken = {"base", "finetuned", "onnx", "nim", "vllm", "bm25", "fusion", "comparison", "refused", "figures"}
     for name in sorted(taken & set(ev["checkpoints"])):
         yield f"eval.checkpoints.{name}: that name is taken; choose another"
+    own = {"eval.finetuned_model_path": ev["finetuned_model_path"], "export.model_path": c["export"]["model_path"]}
+    for option, folder in own.items():
+        if folder and Path(folder).is_dir() and not Path(folder, "contract.json").is_file():
+            yield (
+                f"{option}: {folder} has no contract.json, which stage 2 writes beside the weights; copy that folder "
+                "as a whole. A model from elsewhere is compared with eval.checkpoints"
+            )
     known = {*(["heldout"] if has_heldout(c) else []), *ev["test_sets"]}
     if ev["decide_on"] is not None and ev["decide_on"] not in known:
         yield f"eval.decide_on is {ev['decide_on']!r}, which is no test set; there are {', '.join(sorted(known))}"
-    if ev["judge_near_misses"] and c["sdg"]["quality_judge_provider"] not in c["llm"]["providers"]:
+    judged = {"eval.judge_near_misses": ev["judge_near_misses"], "prep.hard_neg_judge": c["prep"]["hard_neg_judge"]}
+    if any(judged.values()) and c["sdg"]["quality_judge_provider"] not in c["llm"]["providers"]:
         yield (
-            f"eval.judge_near_misses needs a judge that is served: sdg.quality_judge_provider is "
-            f"{c['sdg']['quality_judge_provider']!r}, which llm.providers does not define"
+            f"{' and '.join(name for name, asked in judged.items() if asked)} needs a judge that is served: "
+            f"sdg.quality_judge_provider is {c['sdg']['quality_judge_provider']!r}, which llm.providers does not define"
         )
     if ev["require"] and not (ev["eval_base"] and ev["eval_finetuned"]):
         yield "eval.require compares two models: set eval_base and eval_finetuned"

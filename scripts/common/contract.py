@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from scripts.common.errors import UserError
 from scripts.common.files import read_json, sha256_file, write_json
+from scripts.common.models import is_local_folder
 
 Side = Literal["query", "passage"]
 # The recipe's names of sentence-transformers' poolings (1_Pooling/config.json)
@@ -26,6 +27,8 @@ LEGACY_POOLINGS = {
     "weightedmean_tokens": "weightedmean",
     "lasttoken": "lasttoken",
 }
+# What sentence-transformers writes beside the weights, see check_against_folder
+STATED = ("modules.json", "1_Pooling/config.json", "config_sentence_transformers.json")
 # Steps of a sentence-transformers model (modules.json) that the contract expresses
 MODULES = {"Transformer", "Pooling", "Normalize"}
 # These number positions from 2, so that a model with 514 of them reads 512 tokens
@@ -48,6 +51,7 @@ class Contract:
         trust_remote_code: Whether code beside the weights may run.
         backend: ``torch``, ``onnx``, or a served model's ``nim`` or ``vllm``.
         url: Address of a served model.
+        source_sha256: Of a graph: ``weights_sha256`` of the checkpoint that it was made from.
     """
 
     model: str
@@ -63,6 +67,7 @@ class Contract:
     trust_remote_code: bool = False
     backend: str = "torch"
     url: str | None = None
+    source_sha256: str | None = None
 
     def text(self, text: str, side: Side) -> str:
         """The text as the model sees it."""
@@ -85,10 +90,21 @@ class Contract:
         )
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
 
+    def index_version(self) -> str:
+        """Tag of corpus vectors that go with this model's queries; a graph has that of its checkpoint."""
+        if self.source_sha256 is None:
+            return self.key("passage")
+        return dataclasses.replace(self, weights_sha256=self.source_sha256, backend="torch").key("passage")
+
     def of_graph(self, folder: Path) -> "Contract":
         """The contract of an ONNX graph of this model, which with its tokenizer is all that ``folder`` has."""
         return dataclasses.replace(
-            self, model=".", revision=None, backend="onnx", weights_sha256=weights_digest(folder)
+            self,
+            model=".",
+            revision=None,
+            backend="onnx",
+            weights_sha256=weights_digest(folder),
+            source_sha256=self.weights_sha256,
         )
 
     def save(self, path: str | Path) -> None:
@@ -124,7 +140,24 @@ def join_prefix(prefix: str) -> str:
 
 def weights_digest(folder: Path) -> str:
     """Digest over the files of a model folder that decide its vectors: weights, tokenizer, configuration and code."""
+    lines = [f"{name} {sha256_file(folder / name)}" for name in _deciding_files(folder)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
+
+def contract_inputs(spec: str) -> list[str]:
+    """Files of a model folder here that its contract is made from; none of a package or a hub model.
+
+    Raises:
+        UserError: The folder has no weights.
+    """
+    if not is_local_folder(spec):
+        return []
+    folder = Path(spec)
+    stated = [name for name in STATED if (folder / name).is_file()]
+    return [str(folder / name) for name in sorted({"config.json", *_deciding_files(folder), *stated})]
+
+
+def _deciding_files(folder: Path) -> list[str]:
     def names(*patterns: str) -> list[str]:
         return [path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern)]
 
@@ -133,9 +166,7 @@ def weights_digest(folder: Path) -> str:
     if not weights:
         raise UserError(f"model folder {folder} has no weights (*.safetensors, *.bin or *.onnx).")
     tokenizer = names("tokenizer.json") or names("tokenizer/tokenizer.json")
-    chosen = sorted([*weights, *tokenizer, *names("*.onnx.data", "config.json", "*.py")])
-    lines = [f"{name} {sha256_file(folder / name)}" for name in chosen]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return sorted([*weights, *tokenizer, *names("*.onnx.data", "config.json", "*.py")])
 
 
 def check_against_folder(options: dict[str, Any], folder: Path) -> None:

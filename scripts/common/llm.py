@@ -32,8 +32,11 @@ Messages = list[dict[str, str]]
 
 # How replies are held to a form, from the strictest; an endpoint that refuses one is asked with the next
 FORMATS = ("json_schema", "json_object", "none")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Statuses below 500 of a passing trouble, as in OpenAI's own client
 _PASSING = {408, 409, 429}
+# Statuses that no other request will escape: no money, no such address
+_FOR_ALL = {402, 404, 405}
 # How vLLM, NIM, llama.cpp and OpenAI say that a request does not fit the model
 _TOO_LONG = re.compile(
     r"(context|input|prompt|sequence).{0,40}(length|size|window)|too (long|large|many tokens)|"
@@ -80,6 +83,11 @@ def read_key(variable: str | None) -> str | None:
     """An API key from the environment; :class:`UserError` names the variable (never the key) when it is not set."""
     if variable is None:
         return None
+    if not _VARIABLE.fullmatch(variable):
+        raise UserError(
+            "what stands for the name of the API key's environment variable is no such name, and is not shown, as it "
+            "may be the key itself: export the key, and write the variable's name into the configuration."
+        )
     key = os.environ.get(variable, "").strip()
     if not key:
         raise UserError(f"environment variable {variable} is not set: export it with the endpoint's API key.")
@@ -254,10 +262,10 @@ class Endpoint:
             ) from error
         except openai.APIStatusError as error:
             text = self._without_key(detail(error))
-            refused = error.status_code in {400, 413, 422}
             kind = FailedRequestError
-            if 400 <= error.status_code < 500 and error.status_code not in _PASSING:
-                kind = RequestTooLongError if refused and _TOO_LONG.search(text) else RefusedRequestError
+            if 400 <= error.status_code < 500 and error.status_code not in _PASSING | _FOR_ALL:
+                may_be_long = error.status_code in {400, 413, 422}
+                kind = RequestTooLongError if may_be_long and _TOO_LONG.search(text) else RefusedRequestError
             raise kind(
                 f"{redacted_url(self.base_url)} answered {error.status_code} to model {self.model}: {text[:300]}"
             ) from None
@@ -399,7 +407,7 @@ class ChatModel(Endpoint):
         self, messages: Messages, *, max_tokens: int, schema: dict[str, Any] | None = None, seed: int = 0
     ) -> bool:
         """Whether the reply is in the store, so that asking costs nothing."""
-        return self.store.get(self._key(self._request(messages, max_tokens, schema, seed))) is not None
+        return self._key(self._request(messages, max_tokens, schema, seed)) in self.store
 
     def _complete(self, request: dict[str, Any], form: str) -> Any:
         """Send a request; when the endpoint refuses the reply's format, ask from now on with a weaker one."""

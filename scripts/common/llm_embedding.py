@@ -18,8 +18,8 @@ class EmbeddingModel(Endpoint):
 
     BODY = {"input_type": "query", "truncate": "NONE"}  # noqa: RUF012
 
-    def embed(self, texts: Sequence[str]) -> list[list[float] | None]:
-        """A vector for each text, in their order, from the store where a text was sent before.
+    def embed(self, texts: Sequence[str]) -> list["array.array[float] | None"]:
+        """A vector (float32) for each text, in their order, from the store where a text was sent before.
 
         A text that does not fit the model gets ``None``: nothing is cut.
 
@@ -28,7 +28,7 @@ class EmbeddingModel(Endpoint):
         """
         request = {"provider": self.provider, "model": self.model, **self.BODY}
         keys = {text: self.store.key({**request, "input": text}) for text in texts}
-        missing = [text for text, key in keys.items() if self.store.get(key) is None]
+        missing = [text for text, key in keys.items() if key not in self.store]
         self.usage["reused"] += len(keys) - len(missing)
         for start in range(0, len(missing), EMBED_BATCH):
             self._fetch(missing[start : start + EMBED_BATCH], keys)
@@ -71,5 +71,5 @@ def _usable(vector: Sequence[float]) -> bool:
     return bool(vector) and all(value is not None and math.isfinite(value) for value in vector)
 
 
-def _unpack(reply: dict[str, Any] | None) -> list[float] | None:
-    return None if reply is None else array.array("f", base64.b64decode(reply["embedding"])).tolist()
+def _unpack(reply: dict[str, Any] | None) -> "array.array[float] | None":
+    return None if reply is None else array.array("f", base64.b64decode(reply["embedding"]))

@@ -51,7 +51,8 @@ def read_corpus(path: str | Path) -> dict[str, Passage]:
     """Passages by id, of a ``train.parquet`` or a folder with one; upstream's files lack our extra columns.
 
     Raises:
-        UserError: The file is missing, is no parquet file, or lacks ``id`` or ``text``.
+        UserError: The file is missing, is no parquet file, lacks ``id`` or ``text``, or has a row without them or with
+            the id of another one.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -68,11 +69,18 @@ def read_corpus(path: str | Path) -> dict[str, Passage]:
         raise UserError(f"corpus file {file} has no column {' and '.join(sorted(missing))}.")
     columns = {name: table[name].to_pylist() for name in table.column_names}
     rows = len(table)
+    first: dict[str, int] = {}
+    for row, (name, text) in enumerate(zip(columns["id"], columns["text"], strict=True), start=1):
+        if name is None or not isinstance(text, str):
+            wrong = "id is null" if name is None else f"text is {'null' if text is None else type(text).__name__}"
+            raise UserError(f"corpus file {file}, row {row}: {wrong}.")
+        if first.setdefault(str(name), row) != row:
+            raise UserError(f"corpus file {file}, row {row}: id {name} is also that of row {first[str(name)]}.")
     documents = columns.get("documents", [[] for _ in range(rows)])
     only = columns.get("training_only", [False] * rows)
     return {
         name: Passage(text, list(docs or []), bool(flag))
-        for name, text, docs, flag in zip(map(str, columns["id"]), columns["text"], documents, only, strict=True)
+        for name, text, docs, flag in zip(first, columns["text"], documents, only, strict=True)
     }
 
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from scripts.common.vector_store import Vectors
+
 # Scores held at once: 16 million float32 are 64 MB, and the same 64 MB all the time (fresh pages would cost as much as
 # comparing what is written to them)
 SCORES_AT_ONCE = 16_000_000
@@ -12,7 +14,7 @@ TILE = 8192
 
 
 def top_k(
-    queries: np.ndarray, corpus: np.ndarray, k: int, *, corpus_block: int = 50_000
+    queries: np.ndarray, corpus: np.ndarray | Vectors, k: int, *, corpus_block: int = 50_000
 ) -> tuple[np.ndarray, np.ndarray]:
     """The ``k`` passages with the highest inner product, best first; ties fall to the lower row.
 
@@ -21,7 +23,7 @@ def top_k(
 
     Args:
         queries: ``[queries, dimension]`` float32.
-        corpus: ``[passages, dimension]`` float32, may be memory-mapped.
+        corpus: ``[passages, dimension]`` float32, may be memory-mapped or a store's view; it is read slice by slice.
         k: At most this many a query.
         corpus_block: Passages read at once.
 

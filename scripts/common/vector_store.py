@@ -50,6 +50,7 @@ class VectorStore:
         self._rows: dict[bytes, int] = {}
         self._files: list[np.ndarray] = []
         self._checks: list[np.ndarray] = []
+        self._sound_rows: list[np.ndarray] = []
         self.refresh()
 
     def refresh(self) -> None:
@@ -57,6 +58,7 @@ class VectorStore:
         self._rows.clear()
         self._files.clear()
         self._checks.clear()
+        self._sound_rows.clear()
         for index_file in sorted(self.folder.glob("*.idx")):
             dtype = np.dtype("float16" if index_file.with_suffix(SUFFIXES["float16"]).is_file() else "float32")
             vector_file = index_file.with_suffix(SUFFIXES[dtype.name])
@@ -68,6 +70,7 @@ class VectorStore:
             records = np.fromfile(index_file, np.dtype([("key", "V32"), ("crc", "<u4")]), count)
             self._files.append(np.memmap(vector_file, dtype, "r", shape=(count, self.dimension)))
             self._checks.append(records["crc"])
+            self._sound_rows.append(np.zeros(count, bool))
             first = (len(self._files) - 1) << ROW_BITS
             self._rows.update((key.tobytes(), first + row) for row, key in enumerate(records["key"]))
 
@@ -92,32 +95,36 @@ class VectorStore:
         return len(missing)
 
     def gather(self, texts: Sequence[str]) -> np.ndarray:
-        """Float32 vectors ``[len(texts), dimension]``.
+        """Float32 vectors ``[len(texts), dimension]``; each row is checked when it is first read.
 
         Raises:
-            KeyError: A text has no vector.
+            UserError: A text has no vector, or a damaged one: files of the cache were deleted or changed since rule
+                ``embed`` said that all is there.
         """
+        try:
+            places = np.fromiter((self._rows[text_key(text)] for text in texts), np.int64, len(texts))
+        except KeyError:
+            raise UserError(self._remedy("lacks vectors of")) from None
         vectors = np.empty((len(texts), self.dimension), np.float32)
-        places = np.fromiter((self._rows[text_key(text)] for text in texts), np.int64, len(texts))
         numbers, rows = divmod(places, 1 << ROW_BITS)
         for number in np.unique(numbers):
             chosen = np.flatnonzero(numbers == number)
+            self._verify(int(number), rows[chosen])
             vectors[chosen] = self._files[number][rows[chosen]]
         return vectors
 
-    def require(self, texts: Sequence[str]) -> np.ndarray:
-        """:meth:`gather` for rules whose inputs say that all vectors are there.
+    # the same for rules whose inputs say that all is there
+    require = gather
+
+    def view(self, texts: Sequence[str]) -> "Vectors":
+        """The vectors of ``texts``, like :meth:`gather` but read where they are sliced, in the memory of a slice.
 
         Raises:
             UserError: A text has no vector.
         """
-        try:
-            return self.gather(texts)
-        except KeyError as error:
-            raise UserError(
-                f"the vector store {self.folder.parent} lacks vectors of {self.model}. Were files below cache/ "
-                "deleted? Delete the manifests below vectors/ as well, and run again."
-            ) from error
+        if not all(text_key(text) in self._rows for text in texts):
+            raise UserError(self._remedy("lacks vectors of"))
+        return Vectors(self, texts)
 
     def writer(self, dtype: str = "float32") -> "StoreWriter":
         """A context manager that appends rows of type ``float32`` or ``float16`` to files of its own."""
@@ -130,12 +137,43 @@ class VectorStore:
         number, row = divmod(place, 1 << ROW_BITS)
         if self._files[number].itemsize < least:
             return False
-        vector = self._files[number][row]
-        if zlib.crc32(vector.tobytes()) == self._checks[number][row] and np.isfinite(vector).all():
+        if self._is_sound(number, row):
             return True
         log.warning("vector store %s: a row is damaged and will be computed again", self.folder)
         del self._rows[key]
         return False
+
+    def _verify(self, number: int, rows: np.ndarray) -> None:
+        """Check rows of a file that were not checked before."""
+        sound = self._sound_rows[number]
+        for row in rows[~sound[rows]].tolist():
+            if not self._is_sound(number, row):
+                raise UserError(self._remedy("has a damaged vector of"))
+            sound[row] = True
+
+    def _is_sound(self, number: int, row: int) -> bool:
+        vector = self._files[number][row]
+        return zlib.crc32(vector.tobytes()) == self._checks[number][row] and bool(np.isfinite(vector).all())
+
+    def _remedy(self, what: str) -> str:
+        return (
+            f"the vector store {self.folder.parent} {what} {self.model}. Were files below cache/ deleted or changed? "
+            "Delete the manifests below vectors/ as well, and run again: what is missing is computed."
+        )
+
+
+class Vectors:
+    """Vectors of texts in a store, ``[texts, dimension]``; a slice of them is read, as float32, when it is taken."""
+
+    def __init__(self, store: VectorStore, texts: Sequence[str]) -> None:
+        self._store, self._texts = store, texts
+        self.shape = (len(texts), store.dimension)
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        return self._store.gather(self._texts[part])
 
 
 class StoreWriter:

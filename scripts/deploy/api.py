@@ -4,15 +4,15 @@ import asyncio
 import base64
 import os
 import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Any, Literal
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field, StrictInt
 from starlette.exceptions import HTTPException
 
 from scripts.common.contract import Side
@@ -21,51 +21,29 @@ from scripts.common.onnx_encoder import OnnxEncoder
 from scripts.common.onnx_variants import size_on_disk
 from scripts.common.search import unit_length
 from scripts.deploy.batcher import Batcher, QueueFullError
-from scripts.deploy.limits import DEFAULT_LIMITS, Gate, Guard, Limits, error_body
+from scripts.deploy.limits import DEFAULT_LIMITS, EMBEDDINGS, Gate, Guard, Limits, error_body
 from scripts.deploy.metrics import Metrics
-from scripts.deploy.texts import TooLongError, Truncate, given_ids, token_ids
+from scripts.deploy.request import MAX_INPUTS, ApiError, EmbeddingRequest, Format, check, model_names
+from scripts.deploy.texts import Reader, TooLongError, Truncate, estimate
 
-# OpenAI's limit
-MAX_INPUTS = 2048
 # ONNX Runtime packs the weights for each session anew; larger models are held once
 LANE_BYTES = 1_500_000_000
-Text = Annotated[str, Field(min_length=1)]
-Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_INPUTS)]
-# bool is an int to Python, and 1.0 one to pydantic, but neither is a token
-Ids = Annotated[list[StrictInt], Field(min_length=1)]
-Input = Text | Texts | Ids | Annotated[list[Ids], Field(min_length=1, max_length=MAX_INPUTS)]
-Format = Literal["float", "base64"]
-
-
-class EmbeddingRequest(BaseModel):
-    """Body of ``POST /v1/embeddings``."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    input: Input = Field(description="Text, texts, token ids of this model's tokenizer, or a list of such ids.")
-    model: str
-    input_type: Side = Field("passage", description="Which prefix and length apply; OpenAI's clients send none.")
-    truncate: Truncate = Field("END", description="What happens to texts that are too long; NONE makes them an error.")
-    dimensions: int | None = Field(None, ge=1, description="Keep so many values (Matryoshka), normalised again.")
-    encoding_format: Format = "float"
-    embedding_type: Format | None = Field(None, description="NIM's older name of encoding_format.")
-    user: str | None = Field(None, description="Accepted as OpenAI's clients may send it; not used or logged.")
-
-
-class ApiError(Exception):
-    """An error of the request, answered in OpenAI's form."""
-
-    def __init__(self, status: int, message: str, *, param: str | None = None, code: str | None = None) -> None:
-        super().__init__(message)
-        self.status, self.param, self.code = status, param, code
+# Requests of more characters or ids than this are read by a thread of their own, so that others need not wait
+LARGE = 100_000
+# As many of them may wait for that thread: text that is no text (megabytes of blanks) takes seconds to read
+MOST_LARGE = 8
+# What nginx logs when the client left before its answer; nobody gets to see it
+CLIENT_GONE = 499
 
 
 class Service:
-    """Tokenizer and model, each behind a thread of its own; the tokenizer's truncation is a state, so it has one."""
+    """Tokenizers and model behind threads of their own."""
 
     def __init__(self, encoder: OnnxEncoder, limits: Limits) -> None:
         self.encoder, self.limits = encoder, limits
-        self._tokenizer = ThreadPoolExecutor(1, "tokenizer")
+        # the second one for large requests
+        self._readers = [(Reader(encoder), ThreadPoolExecutor(1, "tokenizer")) for _ in range(2)]
+        self._large = 0
         self.metrics = Metrics(lambda: self.batcher.waiting_tokens)
         lane = lane_encoder(encoder)
         self.batcher = Batcher(
@@ -78,19 +56,17 @@ class Service:
             lane_forward=lane.forward if lane else None,
         )
 
-    async def embed(self, given: Input, side: Side, truncate: Truncate) -> tuple[np.ndarray, int]:
+    async def embed(self, given: str | list[Any], side: Side, truncate: Truncate) -> tuple[np.ndarray, int]:
         """Vectors ``[len(texts), dimension]`` and the number of tokens read.
 
         Raises:
             ApiError: A text is too long, has no tokens or foreign ones, the queue is full, or time is up.
         """
         texts: list[Any] = given if isinstance(given, list) and not isinstance(given[0], int) else [given]
-        function = token_ids if isinstance(texts[0], str) else given_ids
         try:
             async with asyncio.timeout(self.limits.request_seconds):
-                tokens = await asyncio.get_running_loop().run_in_executor(
-                    self._tokenizer, function, self.encoder, texts, side, truncate
-                )
+                with self.batcher.reserve(estimate(texts, self.encoder.contract.max_length(side))):
+                    tokens = await self._read(texts, side, truncate)
                 lengths = [len(row) for row in tokens]
                 if not all(lengths):
                     raise ApiError(400, f"input {lengths.index(0)} has nothing the model can read", param="input")
@@ -104,6 +80,45 @@ class Service:
         except TimeoutError as error:
             message = f"no answer within {self.limits.request_seconds:g} s; send fewer texts or try again later"
             raise ApiError(504, message, code="timeout") from error
+
+    async def _read(self, texts: list[Any], side: Side, truncate: Truncate) -> list[list[int]]:
+        is_large = sum(map(len, texts)) > LARGE
+        if is_large and self._large >= MOST_LARGE:
+            raise QueueFullError
+        reader, thread = self._readers[is_large]
+        function = reader.texts if isinstance(texts[0], str) else reader.ids
+        self._large += is_large
+        try:
+            return await asyncio.get_running_loop().run_in_executor(thread, function, texts, side, truncate)
+        finally:
+            self._large -= is_large
+
+
+Result = TypeVar("Result")
+
+
+async def while_connected(receive: Callable[[], Awaitable[Any]], work: Awaitable[Result]) -> Result:
+    """The result of ``work``, which is cancelled when the client goes away (:class:`ApiError` 499).
+
+    Args:
+        receive: ASGI's channel of the request, read to the end of the body.
+        work: What the client waits for.
+    """
+
+    async def disconnect() -> None:
+        # uvicorn may tell the end of the body once more before
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(disconnect())
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ApiError(CLIENT_GONE, "the client left", code="client_gone")
+        return task.result()
+    finally:
+        task.cancel()
+        gone.cancel()
 
 
 def lane_encoder(encoder: OnnxEncoder) -> OnnxEncoder | None:
@@ -150,30 +165,37 @@ def create_app(encoder: OnnxEncoder, name: str, *, limits: Limits | None = None,
     """
     app = FastAPI(title="embed-recipe", docs_url=None, redoc_url=None)
     limits = limits or DEFAULT_LIMITS
-    contract, service, started = encoder.contract, Service(encoder, limits), int(time.time())
-    app.state.gate = Gate()
+    contract, service = encoder.contract, Service(encoder, limits)
+
+    def refused(status: int) -> None:
+        service.metrics.requests.labels(status).inc()
+        log.info("%s", orjson.dumps({"event": "refused", "status": status}).decode())
+
+    app.state.gate, app.state.refused = Gate(), refused
     app.add_middleware(
         Guard,
         max_bytes=limits.body_bytes,
         read_seconds=limits.body_seconds,
         api_key=api_key,
         gate=app.state.gate,
+        note=refused,
     )
 
-    @app.post("/v1/embeddings")
-    async def embeddings(request: EmbeddingRequest) -> Response:
-        start, count, tokens, status = time.monotonic(), 0, 0, 500
+    @app.post(EMBEDDINGS)
+    async def embeddings(request: EmbeddingRequest, connection: Request) -> Response:
+        start, count, tokens, status, side = time.monotonic(), 0, 0, 500, request.input_type
         try:
-            _check(request, name, contract.dimension)
-            vectors, tokens = await service.embed(request.input, request.input_type, request.truncate)
+            side = check(request, name, contract.dimension)
+            work = service.embed(request.input, side, request.truncate)
+            vectors, tokens = await while_connected(connection.receive, work)
             count = len(vectors)
             vectors = cut(vectors, request.dimensions, l2_normalize=contract.l2_normalize)
             form = request.embedding_type or request.encoding_format
             # a thread for large replies alone: handing over costs more than a small one
             if vectors.size > 65_536:
-                body = await asyncio.to_thread(render, vectors, tokens, name, form)
+                body = await asyncio.to_thread(render, vectors, tokens, request.model, form)
             else:
-                body = render(vectors, tokens, name, form)
+                body = render(vectors, tokens, request.model, form)
             status = 200
         except ApiError as error:
             status = error.status
@@ -184,9 +206,22 @@ def create_app(encoder: OnnxEncoder, name: str, *, limits: Limits | None = None,
             service.metrics.seconds.observe(elapsed)
             service.metrics.texts.inc(count)
             service.metrics.tokens.inc(tokens)
-            entry = {"event": "embeddings", "status": status, "side": request.input_type, "texts": count}
+            entry = {"event": "embeddings", "status": status, "side": side, "texts": count}
             log.info("%s", orjson.dumps({**entry, "tokens": tokens, "ms": round(1e3 * elapsed, 1)}).decode())
         return Response(body, media_type="application/json")
+
+    _add_information(app, service, name)
+    _add_health(app, service)
+    _add_error_handlers(app)
+    return app
+
+
+def _add_information(app: FastAPI, service: Service, name: str) -> None:
+    contract = service.encoder.contract
+    listed = {
+        served: {"id": served, "object": "model", "created": int(time.time()), "owned_by": "embed-recipe"}
+        for served in model_names(name)
+    }
 
     @app.get("/v1/metrics")
     async def metrics() -> Response:
@@ -194,16 +229,13 @@ def create_app(encoder: OnnxEncoder, name: str, *, limits: Limits | None = None,
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        model = {"id": name, "object": "model", "created": started, "owned_by": "embed-recipe"}
-        return {"object": "list", "data": [model]}
+        return {"object": "list", "data": list(listed.values())}
 
-    @app.get("/v1/health/live")
-    async def live() -> dict[str, str]:
-        return {"object": "health.response", "message": "live"}
-
-    @app.get("/v1/health/ready")
-    async def ready() -> dict[str, str]:
-        return {"object": "health.response", "message": "ready"}
+    @app.get("/v1/models/{model:path}")
+    async def model(model: str) -> dict[str, Any]:
+        if model not in listed:
+            raise ApiError(404, f"model {model[:100]!r} is not served here", param="model", code="model_not_found")
+        return listed[model]
 
     @app.get("/v1/metadata")
     async def metadata() -> dict[str, Any]:
@@ -212,19 +244,22 @@ def create_app(encoder: OnnxEncoder, name: str, *, limits: Limits | None = None,
         return {
             "modelInfo": [{"shortName": f"{name}:{contract.weights_sha256[:12]}", "modelUrl": ""}],
             "weights_sha256": contract.weights_sha256,
+            "source_sha256": contract.source_sha256,
+            "index_version": contract.index_version(),
             "contract": {field: getattr(contract, field) for field in fields + lengths},
         }
 
-    _add_error_handlers(app)
-    return app
 
+def _add_health(app: FastAPI, service: Service) -> None:
+    @app.get("/v1/health/live")
+    async def live() -> dict[str, str]:
+        return {"object": "health.response", "message": "live"}
 
-def _check(request: EmbeddingRequest, name: str, dimension: int) -> None:
-    if request.model != name:
-        message = f"model {request.model!r} is not served here; the model is {name!r}"
-        raise ApiError(404, message, param="model", code="model_not_found")
-    if request.dimensions is not None and request.dimensions > dimension:
-        raise ApiError(400, f"dimensions must be at most {dimension}", param="dimensions")
+    @app.get("/v1/health/ready")
+    async def ready() -> dict[str, str]:
+        if service.batcher.broken:
+            raise ApiError(503, "the model no longer computes; the log says why", code="broken")
+        return {"object": "health.response", "message": "ready"}
 
 
 def _add_error_handlers(app: FastAPI) -> None:
@@ -233,7 +268,8 @@ def _add_error_handlers(app: FastAPI) -> None:
         return _error(error.status, str(error), error.param, error.code)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        _note(request, 400)
         first = error.errors()[0]
         field = next((str(part) for part in first["loc"][1:]), None)
         if first["type"] == "json_invalid":
@@ -245,13 +281,20 @@ def _add_error_handlers(app: FastAPI) -> None:
         return _error(400, f"{field}: {first['msg']}" if field else first["msg"], field)
 
     @app.exception_handler(HTTPException)
-    async def http_error(_: Request, error: HTTPException) -> JSONResponse:
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        _note(request, error.status_code)
         return _error(error.status_code, str(error.detail))
 
     @app.exception_handler(Exception)
     async def fault(_: Request, error: Exception) -> JSONResponse:
         log.error("request failed: %s", type(error).__name__)
         return _error(500, "the server failed on this request; its log says more")
+
+
+def _note(request: Request, status: int) -> None:
+    """Count and log a request for embeddings that is refused before its handler, which does so itself."""
+    if request.url.path == EMBEDDINGS:
+        request.app.state.refused(status)
 
 
 def _error(status: int, message: str, param: str | None = None, code: str | None = None) -> JSONResponse:

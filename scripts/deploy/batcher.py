@@ -9,15 +9,17 @@ processor from one (tests/benchmarks/serving.py).
 """
 
 import asyncio
+import contextlib
 import dataclasses
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from scripts.common.batching import plan_batches
 from scripts.common.encoder import pad
+from scripts.common.job import log
 
 # Texts are gathered up to so many batches' worth of tokens and sorted by length: more saves padding, but costs latency
 GATHER = 4
@@ -58,6 +60,10 @@ class Batcher:
         observe: Told of each batch: number of texts and of tokens, padding included.
         lanes: Batches computed at once.
         lane_forward: The same as ``forward`` for batches beside others, called from several threads at once.
+
+    Attributes:
+        waiting_tokens: Tokens in no batch yet, those announced by :meth:`reserve` included.
+        broken: What ended a lane, after which nothing is computed any more; ``None`` while all is well.
     """
 
     def __init__(
@@ -75,6 +81,7 @@ class Batcher:
         self._dimension, self._budget, self._limit, self._lanes = dimension, token_budget, queue_tokens, lanes
         self._observe = observe
         self._requests: deque[_Request] = deque()
+        self._unanswered: set[_Request] = set()
         self._planned: deque[list[Row]] = deque()
         self._workers = ThreadPoolExecutor(lanes, "model")
         # the event loop itself holds tasks weakly
@@ -82,24 +89,47 @@ class Batcher:
         self._running = 0
         self._computing = 0
         self.waiting_tokens = 0
+        self.broken: BaseException | None = None
+
+    @contextlib.contextmanager
+    def reserve(self, size: int) -> Iterator[None]:
+        """Count so many tokens as waiting meanwhile: texts that are still read take their place in the queue.
+
+        Raises:
+            QueueFullError: Too much waits already.
+        """
+        self._admit(size)
+        self.waiting_tokens += size
+        try:
+            yield
+        finally:
+            self.waiting_tokens -= size
+
+    def _admit(self, size: int) -> None:
+        if self.waiting_tokens and self.waiting_tokens + size > self._limit:
+            raise QueueFullError
 
     async def embed(self, tokens: list[list[int]]) -> np.ndarray:
         """Float32 vectors ``[len(tokens), dimension]``; a caller that is cancelled takes its texts from the queue.
 
         Raises:
             QueueFullError: Too much waits already.
+            RuntimeError: A lane broke; the log says why.
         """
+        if self.broken:
+            raise RuntimeError("the batcher is broken") from self.broken
         size = sum(map(len, tokens))
-        if self.waiting_tokens and self.waiting_tokens + size > self._limit:
-            raise QueueFullError
+        self._admit(size)
         vectors = np.empty((len(tokens), self._dimension), np.float32)
         request = _Request(tokens, vectors, asyncio.get_running_loop().create_future())
         self.waiting_tokens += size
         self._requests.append(request)
+        self._unanswered.add(request)
         self._wake()
         try:
             await request.done
         finally:
+            self._unanswered.discard(request)
             if request in self._requests:
                 self._requests.remove(request)
                 self.waiting_tokens -= request.waiting
@@ -111,7 +141,19 @@ class Batcher:
             self._running += 1
             task = asyncio.create_task(self._lane())
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(self._lane_ended)
+
+    def _lane_ended(self, task: asyncio.Task[None]) -> None:
+        """A lane that broke leaves the rest without an answer: they are told so, and so is whoever asks for health."""
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            return
+        self.broken = error
+        log.error("a lane of the batcher broke; restart the server", exc_info=error)
+        for request in self._unanswered:
+            if not request.done.done():
+                request.done.set_exception(RuntimeError("the batcher is broken"))
 
     async def _lane(self) -> None:
         loop = asyncio.get_running_loop()
@@ -122,6 +164,7 @@ class Batcher:
             self._computing += 1
             try:
                 vectors, size = await loop.run_in_executor(self._workers, _compute, forward, batch)
+                self._observe(len(batch), size)
             except Exception as error:  # the requests of this batch fail, not the server
                 for request, _ in batch:
                     if not request.done.done():
@@ -129,7 +172,6 @@ class Batcher:
                 continue
             finally:
                 self._computing -= 1
-            self._observe(len(batch), size)
             for (request, row), vector in zip(batch, vectors, strict=True):
                 request.vectors[row] = vector
                 request.finished += 1

@@ -1,13 +1,14 @@
 """Our own image, built by the engine from ``envs/server.Containerfile`` when it is missing or of other code."""
 
+import hashlib
 import io
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from scripts.common.code_digest import code_digest
 from scripts.common.errors import UserError
-from scripts.common.files import sha256_text
+from scripts.common.files import sha256_file
 from scripts.common.job import log
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +31,7 @@ def ensure_image(client: Any, image: str, *, base: str, wheels: Path | None) -> 
     """
     import docker.errors
 
-    wanted = source_digest(base)
+    wanted = source_digest(base, wheels)
     try:
         present = client.images.get(image)
     except docker.errors.ImageNotFound:
@@ -58,22 +59,30 @@ def ensure_image(client: Any, image: str, *, base: str, wheels: Path | None) -> 
         ) from error
 
 
-def source_digest(base: str) -> str:
-    """Digest of what the image is made of: the server's code, the recipe of the image and its base."""
-    facts = (code_digest("scripts/deploy/server.py", ROOT), (ROOT / CONTAINERFILE).read_text(encoding="utf-8"), base)
-    return sha256_text("\n".join(facts))[:16]
+def source_digest(base: str, wheels: Path | None = None) -> str:
+    """Digest of what the image is made of: its base and every file that the build sees (wheels by their names)."""
+    digest = hashlib.sha256(base.encode())
+    for path, name in sources(wheels):
+        digest.update(f"\n{name} {'' if path.suffix == '.whl' else sha256_file(path)}".encode())
+    return digest.hexdigest()[:16]
+
+
+def sources(wheels: Path | None) -> Iterator[tuple[Path, str]]:
+    """The files that the build may see, each with its name there: no output folder, no caches."""
+    for name in ("pyproject.toml", CONTAINERFILE):
+        yield ROOT / name, name
+    for folder in ("scripts/common", "scripts/deploy"):
+        for path in sorted((ROOT / folder).glob("*.py")):
+            yield path, f"{folder}/{path.name}"
+    for path in sorted(wheels.glob("*.whl")) if wheels else []:
+        yield path, f"wheels/{path.name}"
 
 
 def context(wheels: Path | None) -> io.BytesIO:
-    """The files that the build may see, as a tar archive: no output folder, no caches."""
+    """:func:`sources` as a tar archive."""
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
-        for name in ("pyproject.toml", CONTAINERFILE):
-            tar.add(ROOT / name, name)
-        for folder in ("scripts/common", "scripts/deploy"):
-            for path in sorted((ROOT / folder).glob("*.py")):
-                tar.add(path, f"{folder}/{path.name}")
-        for path in sorted(wheels.glob("*.whl")) if wheels else []:
-            tar.add(path, f"wheels/{path.name}")
+        for path, name in sources(wheels):
+            tar.add(path, name)
     archive.seek(0)
     return archive

@@ -87,7 +87,9 @@ def smoke_test(
         except openai.APIStatusError as error:
             raise UserError(f"smoke test: {url} answered {error.status_code}: {error.message[:300]}") from error
         except openai.APIConnectionError as error:
-            raise UserError(f"smoke test: {url} does not answer ({error.__cause__ or error}).") from error
+            # what a transport says of a header that it refuses has the key in it
+            reason = type(error.__cause__ or error).__name__ if key else error.__cause__ or error
+            raise UserError(f"smoke test: {url} does not answer ({reason}).") from None
     problems = vector_problems(answer.data[0].embedding if answer.data else [], contract)
     if problems:
         raise UserError(f"smoke test: {url} sent a vector {' and '.join(problems)}.")

@@ -4,6 +4,7 @@ Only containers with our label are ever stopped or removed.
 """
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from scripts.common.job import log
 from scripts.deploy.address import address
 from scripts.deploy.build import ensure_image
 from scripts.deploy.images import Recipe
-from scripts.deploy.service import STOP_SECONDS, TAIL_LINES, Service
+from scripts.deploy.service import TAIL_LINES, Service
 
 # Containers without this label are somebody else's and are never touched. Its value is the deployment record.
 LABEL = "embed-recipe.deployment"
@@ -57,8 +58,12 @@ def docker_command(arguments: dict[str, Any], recipe: Recipe) -> list[str]:
     """The ``docker run`` line that does the same, for the hand-off record; secrets appear by name alone."""
     command = ["docker", "run", "-d", "--name", arguments["name"], "--shm-size", arguments["shm_size"]]
     command += ["-u", arguments["user"]]
+    # without it the container would be somebody else's to `undeploy`
+    command += [f"--label={name}={value}" for name, value in arguments["labels"].items()]
+    command += ["--stop-timeout", str(recipe.stop_seconds)]
     if recipe.gpus != "0":
-        command += ["--gpus", recipe.gpus]
+        # Docker reads the value as a line of CSV
+        command += ["--gpus", f'"{recipe.gpus}"' if "," in recipe.gpus else recipe.gpus]
     if recipe.locked:
         command += ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--tmpfs=/tmp"]
     for port, (host, host_port) in arguments["ports"].items():
@@ -81,6 +86,7 @@ class Container(Service):
         self.url = address(options["host"], options["host_port"])
         self.health_path = recipe.health_path
         self.command = docker_command(self.arguments, recipe)
+        self.stop_seconds = recipe.stop_seconds
         self.log_name = f"docker logs {options['container_name']}"
         self._options = options
         self._container: Any = None
@@ -90,7 +96,7 @@ class Container(Service):
         import docker.errors
 
         client = connect()
-        self._leftover()
+        self.leftover()
         if self._options["backend"] == "container":
             wheels = self._options["wheels"]
             base = self._options["base_image"]
@@ -102,8 +108,18 @@ class Container(Service):
             how = self.recipe.missing.format(image=self.recipe.image)
             raise UserError(f"image {self.recipe.image} is not on this machine. {how}") from error
 
-    def _leftover(self) -> Any | None:
-        """A container of ours that has the name; :class:`UserError` when it is not ours."""
+    def origin(self) -> dict[str, str]:
+        """See :meth:`Service.origin`."""
+        return {"image_id": connect().images.get(self.recipe.image).id}
+
+    def start_line(self) -> str:
+        """See :meth:`Service.start_line`; secrets come from the shell's variables, under the names the image wants."""
+        renamed = {name: variable for name, variable in self.recipe.secrets.items() if name != variable}
+        values = "".join(f'{name}="${variable}" ' for name, variable in renamed.items())
+        return (f"env {values}" if values else "") + shlex.join(self.command)
+
+    def leftover(self) -> Any | None:
+        """See :meth:`Service.leftover`: the container that has the name; :class:`UserError` when it is not ours."""
         import docker.errors
 
         name = self.arguments["name"]
@@ -122,13 +138,13 @@ class Container(Service):
         """See :meth:`Service.start`; :class:`UserError` when Docker refuses, with what that means."""
         import docker.errors
 
-        values = {name: os.environ.get(variable) for name, variable in self.recipe.secrets.items()}
+        values = {name: os.environ.get(variable, "").strip() for name, variable in self.recipe.secrets.items()}
         for name, value in values.items():
             if not value:
                 log.warning("%s is not set: an image that needs it will fail", self.recipe.secrets[name])
-        leftover = self._leftover()
+        leftover = self.leftover()
         if leftover:
-            remove(leftover)
+            remove(leftover, self.stop_seconds)
         environment = self.arguments["environment"] | {name: value for name, value in values.items() if value}
         try:
             self._container = connect().containers.create(**{**self.arguments, "environment": environment})
@@ -172,7 +188,7 @@ class Container(Service):
     def stop(self) -> None:
         """See :meth:`Service.stop`; the container is removed too, unless ``deploy.remove_on_exit`` is false."""
         if self._container:
-            remove(self._container, keep=not self._options["remove_on_exit"])
+            remove(self._container, self.stop_seconds, keep=not self._options["remove_on_exit"])
 
 
 def explain(message: str, image: str) -> str:
@@ -210,19 +226,24 @@ def find_container(record: dict[str, Any], record_file: Path) -> Any | None:
     """The container of a deployment record, if it is still there and ours."""
     import docker.errors
 
-    try:
-        container = connect().containers.get(record["container_id"])
-    except docker.errors.NotFound:
-        return None
-    return container if is_ours(container, str(record_file.resolve())) else None
+    client = connect()
+    # by name, too: one that was started by hand from the record has another id
+    for key in ("container_id", "container_name"):
+        try:
+            container = client.containers.get(record[key])
+        except docker.errors.NotFound:
+            continue
+        if is_ours(container, str(record_file.resolve())):
+            return container
+    return None
 
 
-def remove(container: Any, *, keep: bool = False) -> None:
-    """Stop a container, giving it time, and remove it unless ``keep``; it may be gone already."""
+def remove(container: Any, seconds: int, *, keep: bool = False) -> None:
+    """Stop a container, giving it so many seconds, and remove it unless ``keep``; it may be gone already."""
     import docker.errors
 
     try:
-        container.stop(timeout=STOP_SECONDS)
+        container.stop(timeout=seconds)
         if not keep:
             container.remove(force=True)
     except docker.errors.NotFound:

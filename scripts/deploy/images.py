@@ -11,7 +11,8 @@ from typing import Any
 from scripts.common.contract import Contract, weights_digest
 from scripts.common.errors import UserError
 from scripts.common.files import sha256_file, sha256_text
-from scripts.deploy.service import READY
+from scripts.deploy.limits import Limits
+from scripts.deploy.service import READY, STOP_SECONDS
 
 # Where our image and vLLM's expect the model
 MODEL = "/model"
@@ -34,6 +35,7 @@ class Recipe:
         locked: Read-only file system and no privileges; our own image needs neither.
         health_path: Answers 200 once the service is ready.
         missing: What to do when the image is not here.
+        stop_seconds: Time from SIGTERM on, before it is killed.
     """
 
     image: str
@@ -47,6 +49,7 @@ class Recipe:
     locked: bool = False
     health_path: str = READY
     missing: str = PULL
+    stop_seconds: int = STOP_SECONDS
 
 
 def recipe(
@@ -63,7 +66,8 @@ def recipe(
     """
     model = str(model_dir.resolve())
     if options["backend"] == "container":
-        arguments = [f"--name={name}", f"--threads={threads}"]
+        limits = Limits(**options["limits"])
+        arguments = [f"--name={name}", f"--threads={threads}", *limits.arguments()]
         key = options["api_key_env"]
         return Recipe(
             image=options["server_image"],
@@ -72,6 +76,7 @@ def recipe(
             volumes={model: (MODEL, "ro")},
             user=f"{os.getuid()}:{os.getgid()}",
             locked=True,
+            stop_seconds=limits.stop_seconds,
         )
     if options["backend"] == "vllm":
         lengths = (contract.query_max_length, contract.passage_max_length) if contract else ()

@@ -4,8 +4,11 @@ import asyncio
 import dataclasses
 import hmac
 import json
+import math
+from collections.abc import Callable
 from typing import Any
 
+EMBEDDINGS = "/v1/embeddings"
 # What an unknown caller may ask: whether the server is up
 OPEN_PATHS = {"/v1/health/live", "/v1/health/ready"}
 # What is answered to the end
@@ -28,7 +31,7 @@ def error_body(status: int, message: str, param: str | None = None, code: str | 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a server takes on.
+    """What a server takes on (section ``deploy.limits`` of the configuration; its schema has the same defaults).
 
     Attributes:
         body_bytes: Largest request body; larger ones get 413.
@@ -36,7 +39,6 @@ class Limits:
         body_seconds: Time for a body to arrive; then the request gets 408.
         request_seconds: Time for an answer; then the request gets 504.
         queue_tokens: Tokens that may wait; beyond that requests get 429.
-        drain_seconds: Time that requests under way have left after SIGTERM.
     """
 
     body_bytes: int = 8_000_000
@@ -44,7 +46,22 @@ class Limits:
     body_seconds: float = 20.0
     request_seconds: float = 120.0
     queue_tokens: int = 400_000
-    drain_seconds: float = 30.0
+
+    def arguments(self) -> list[str]:
+        """Those that are not the server's own defaults, as arguments of its command."""
+        defaults = dataclasses.asdict(DEFAULT_LIMITS)
+        own = {name: value for name, value in dataclasses.asdict(self).items() if value != defaults[name]}
+        return [f"--{name.replace('_', '-')}={value}" for name, value in own.items()]
+
+    @property
+    def drain_seconds(self) -> float:
+        """Longest life of a request, and so the time that those under way have left after SIGTERM."""
+        return self.body_seconds + self.request_seconds
+
+    @property
+    def stop_seconds(self) -> int:
+        """From SIGTERM on, before the server is killed: the drain, and a little more."""
+        return math.ceil(self.drain_seconds) + 5
 
 
 DEFAULT_LIMITS = Limits()
@@ -63,10 +80,20 @@ class Guard:
         read_seconds: Time for the whole body to arrive; slower clients get 408.
         api_key: What ``Authorization: Bearer`` must hold, or ``None`` for no check.
         gate: Counts requests under way; once it drains, new ones get 503.
+        note: Told the status of each request for embeddings that is refused here.
     """
 
-    def __init__(self, app: Any, *, max_bytes: int, read_seconds: float, api_key: str | None, gate: Gate) -> None:
-        self.app, self.max_bytes, self.read_seconds, self.gate = app, max_bytes, read_seconds, gate
+    def __init__(
+        self,
+        app: Any,
+        *,
+        max_bytes: int,
+        read_seconds: float,
+        api_key: str | None,
+        gate: Gate,
+        note: Callable[[int], None] = lambda _status: None,
+    ) -> None:
+        self.app, self.max_bytes, self.read_seconds, self.gate, self._note = app, max_bytes, read_seconds, gate, note
         self._expected = f"Bearer {api_key}".encode() if api_key else None
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -75,7 +102,9 @@ class Guard:
             await self.app(scope, receive, send)
             return
         if self.gate.draining and scope["path"] not in WHILE_DRAINING:
-            await _refuse(send, 503, "the server is going down; ask another one, or again later", "draining")
+            await self._refuse(
+                scope, send, 503, "the server is going down; ask another one, or again later", "draining"
+            )
             return
         self.gate.active += 1
         try:
@@ -88,20 +117,22 @@ class Guard:
         if self._expected and scope["path"] not in OPEN_PATHS:
             given = headers.get(b"authorization", b"")
             if not hmac.compare_digest(given, self._expected):
-                await _refuse(send, 401, "a valid key is needed: Authorization: Bearer KEY", "invalid_api_key")
+                message = "a valid key is needed: Authorization: Bearer KEY"
+                await self._refuse(scope, send, 401, message, "invalid_api_key")
                 return
         stated = headers.get(b"content-length", b"0")
         if stated.isdigit() and int(stated) > self.max_bytes:
-            await self._too_large(send)
+            await self._too_large(scope, send)
             return
         try:
             async with asyncio.timeout(self.read_seconds):
                 body = await self._read(receive)
         except TimeoutError:
-            await _refuse(send, 408, f"the body did not arrive within {self.read_seconds:g} s", "request_timeout")
+            message = f"the body did not arrive within {self.read_seconds:g} s"
+            await self._refuse(scope, send, 408, message, "request_timeout")
             return
         except _TooLargeError:
-            await self._too_large(send)
+            await self._too_large(scope, send)
             return
         if body is None:
             return
@@ -125,17 +156,19 @@ class Guard:
             if not message.get("more_body", False):
                 return bytes(body)
 
-    async def _too_large(self, send: Any) -> None:
-        await _refuse(send, 413, f"the body is larger than {self.max_bytes} bytes; send fewer texts", "body_too_large")
+    async def _too_large(self, scope: dict[str, Any], send: Any) -> None:
+        message = f"the body is larger than {self.max_bytes} bytes; send fewer texts"
+        await self._refuse(scope, send, 413, message, "body_too_large")
 
-
-async def _refuse(send: Any, status: int, message: str, code: str) -> None:
-    body = json.dumps(error_body(status, message, code=code)).encode()
-    # closed, because the rest of a refused body would be read as the next request
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+    async def _refuse(self, scope: dict[str, Any], send: Any, status: int, message: str, code: str) -> None:
+        if scope["path"] == EMBEDDINGS:
+            self._note(status)
+        body = json.dumps(error_body(status, message, code=code)).encode()
+        # closed, because the rest of a refused body would be read as the next request
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+        ]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})

@@ -1,6 +1,7 @@
 """Backend ``onnx``: this project's own server as a detached process."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,10 @@ from typing import Any
 
 import psutil
 
+from scripts.common.code_digest import code_digest
 from scripts.deploy.address import address
-from scripts.deploy.service import STOP_SECONDS, TAIL_LINES, Service
+from scripts.deploy.limits import Limits
+from scripts.deploy.service import TAIL_LINES, Service
 
 ROOT = Path(__file__).parents[2]
 # Start times come from the kernel's ticks and the clock, which may be corrected meanwhile
@@ -28,17 +31,27 @@ class ServerProcess(Service):
         name: str,
         threads: int,
         log_file: Path,
+        limits: Limits,
         api_key_env: str | None = None,
     ) -> None:
         self.url = address(host, port)
         self.log_name = str(log_file.resolve())
         options = {"model-dir": model_dir.resolve(), "host": host, "port": port, "name": name, "threads": threads}
-        arguments = [f"--{option}={value}" for option, value in options.items()]
+        arguments = [f"--{option}={value}" for option, value in options.items()] + limits.arguments()
         if api_key_env:
             # the name alone: a command line is everybody's to read
             arguments.append(f"--api-key-env={api_key_env}")
         self.command = [sys.executable, "-m", "scripts.deploy.server", *arguments]
+        self.stop_seconds = limits.stop_seconds
         self._process: psutil.Popen | None = None
+
+    def origin(self) -> dict[str, str]:
+        """See :meth:`Service.origin`."""
+        return {"code": code_digest("scripts/deploy/server.py", ROOT)}
+
+    def start_line(self) -> str:
+        """See :meth:`Service.start_line`; the server is found from the checkout's folder alone."""
+        return f"cd {shlex.quote(str(ROOT))} && {shlex.join(self.command)}"
 
     def start(self) -> dict[str, Any]:
         """See :meth:`Service.start`; the log starts anew."""
@@ -70,7 +83,7 @@ class ServerProcess(Service):
     def stop(self) -> None:
         """See :meth:`Service.stop`."""
         if self._process:
-            stop_process(self._process)
+            stop_process(self._process, self.stop_seconds)
 
 
 def find_process(record: dict[str, Any]) -> psutil.Process | None:
@@ -84,11 +97,11 @@ def find_process(record: dict[str, Any]) -> psutil.Process | None:
         return None
 
 
-def stop_process(process: psutil.Process) -> None:
-    """SIGTERM, time for requests under way, then SIGKILL."""
+def stop_process(process: psutil.Process, seconds: float) -> None:
+    """SIGTERM, so many seconds for requests under way, then SIGKILL."""
     try:
         process.terminate()
-        process.wait(STOP_SECONDS)
+        process.wait(seconds)
     except psutil.TimeoutExpired:
         process.kill()
         process.wait()

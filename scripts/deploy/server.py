@@ -3,7 +3,8 @@
     python -m scripts.deploy.server --model-dir output/embed/stage4_export/onnx --port 8000 --name my-model
 
 It listens on loopback unless told otherwise; with ``--api-key-env NAME`` callers must send the key of that environment
-variable. Texts are never logged. SIGTERM lets requests under way finish.
+variable. Texts are never logged. SIGTERM lets requests under way finish: the longest takes --body-seconds and
+--request-seconds, so give it that long before a SIGKILL.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 from scripts.common.encoder import open_encoder
 from scripts.common.errors import UserError
 from scripts.common.job import log, log_to, set_threads
+from scripts.common.llm import read_key
 from scripts.common.onnx_encoder import OnnxEncoder
 from scripts.deploy.address import address, listen
 from scripts.deploy.limits import DEFAULT_LIMITS, Limits
@@ -78,19 +80,9 @@ def main() -> None:
             host=arguments.host,
             port=arguments.port,
             name=arguments.name,
-            api_key=key_from(arguments.api_key_env),
+            api_key=read_key(arguments.api_key_env),
             limits=Limits(**{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Limits)}),
         )
-
-
-def key_from(variable: str | None) -> str | None:
-    """The key of an environment variable; :class:`UserError` when it is named but not set."""
-    if variable is None:
-        return None
-    key = os.environ.get(variable)
-    if not key:
-        raise UserError(f"deploy.api_key_env names {variable}, but that environment variable is not set.")
-    return key
 
 
 if __name__ == "__main__":

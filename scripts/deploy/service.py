@@ -9,15 +9,14 @@ from typing import Any
 
 from scripts.common.errors import UserError
 from scripts.common.files import read_json, write_json
-from scripts.deploy.limits import DEFAULT_LIMITS
 
 SMOKE_TEXT = "How do I know that the service works?"
 # Answers 200 once our server, or NVIDIA's, is ready
 READY = "/v1/health/ready"
 # Lines of its log that a failure shows
 TAIL_LINES = 20
-# From the signal on, before it is killed: the drain, and a little more
-STOP_SECONDS = round(DEFAULT_LIMITS.drain_seconds) + 5
+# From the signal on, before a service that names no time of its own is killed
+STOP_SECONDS = 35
 
 
 class Service(abc.ABC):
@@ -28,15 +27,28 @@ class Service(abc.ABC):
         command: What starts it, as an argument list; holds no secret.
         log_name: Where its log is.
         health_path: Answers 200 once it is ready.
+        stop_seconds: Time from SIGTERM on, before it is killed.
     """
 
     url: str
     command: list[str]
     log_name: str
     health_path: str = READY
+    stop_seconds: int = STOP_SECONDS
 
     def check(self) -> None:  # noqa: B027, not every service has something to check
         """See that it can be started, without a trace; :class:`UserError` when not."""
+
+    @abc.abstractmethod
+    def origin(self) -> dict[str, str]:
+        """What runs, once :meth:`check` found that it can: digest of the code, or id of the image."""
+
+    def leftover(self) -> Any | None:  # noqa: B027, most kinds cannot tell
+        """One of ours, of which no record knows, that is in the way."""
+
+    def start_line(self) -> str:
+        """The shell command that does by hand what :meth:`start` does."""
+        return shlex.join(self.command)
 
     @abc.abstractmethod
     def start(self) -> dict[str, Any]:
@@ -91,7 +103,6 @@ def write_record(path: Path, facts: dict[str, Any], output_dir: str) -> None:
         "machine": socket.gethostname(),
         **facts,
         "smoke_test": shown,
-        "start": shlex.join(facts["command"]) if "command" in facts else None,
         "replace": "export anew and run `snakemake deploy` again: it stops this service and starts the new one",
         "stop": shlex.join(["snakemake", "undeploy", "--config", f"output_dir={output_dir}"]),
     }

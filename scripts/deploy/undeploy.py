@@ -5,10 +5,12 @@ from typing import Any
 
 import psutil
 
+from scripts.common.errors import UserError
+from scripts.common.files import write_json
 from scripts.common.job import job, log
 from scripts.deploy.container import find_container, remove
 from scripts.deploy.process import find_process, stop_process
-from scripts.deploy.service import read_record
+from scripts.deploy.service import STOP_SECONDS, read_record
 
 
 def undeploy(output_dir: str) -> bool:
@@ -26,11 +28,11 @@ def undeploy(output_dir: str) -> bool:
         return False
     running = find_running(record, file)
     if running:
-        stop_running(running)
+        stop_recorded(record, running, file)
         log.info("stopped the service at %s", record["url"])
     else:
         log.info("the service at %s is gone already", record["url"])
-    file.unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
     return running is not None
 
 
@@ -39,17 +41,41 @@ def record_file(output_dir: str) -> Path:
     return Path(output_dir, "stage5_deploy", "deployment.json")
 
 
-def find_running(record: dict[str, Any], file: Path) -> Any | None:
-    """The process or container of a record, if it still is the one that was started."""
-    return find_process(record) if record["backend"] == "onnx" else find_container(record, file)
+def find_running(record: dict[str, Any], file: Path, *, must_answer: bool = True) -> Any | None:
+    """The process or container of a record, if it still is the one that was started.
+
+    Args:
+        record: The record.
+        file: Where it lies, which marks containers as ours.
+        must_answer: Whether a Docker Engine that does not answer is an error; else its containers count as gone.
+    """
+    if record["backend"] == "onnx":
+        return find_process(record)
+    try:
+        return find_container(record, file)
+    except UserError as error:
+        if must_answer:
+            raise
+        log.warning("the former container %s is forgotten, as %s", record["container_name"], error)
+        return None
 
 
-def stop_running(running: Any) -> None:
-    """Stop a process or container found by :func:`find_running`."""
+def stop_recorded(record: dict[str, Any], running: Any, file: Path) -> None:
+    """Stop what :func:`find_running` found, and delete its record.
+
+    The record says so before: a run that holds the service in the foreground then knows that this is no failure.
+    """
+    write_json(file, {**record, "state": "stopping"})
+    stop_running(running, record.get("stop_seconds", STOP_SECONDS))
+    file.unlink(missing_ok=True)
+
+
+def stop_running(running: Any, seconds: int) -> None:
+    """Stop a process or container, giving it so many seconds."""
     if isinstance(running, psutil.Process):
-        stop_process(running)
+        stop_process(running, seconds)
     else:
-        remove(running)
+        remove(running, seconds)
 
 
 if __name__ == "__main__":

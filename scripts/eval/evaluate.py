@@ -13,7 +13,7 @@ from scripts.common.files import read_json
 from scripts.common.job import job
 from scripts.common.metrics import Run
 from scripts.common.search import as_run, top_k
-from scripts.common.vector_store import VectorStore
+from scripts.common.vector_store import Vectors, VectorStore
 from scripts.eval.results import score_and_write
 
 
@@ -72,12 +72,12 @@ def search(collection: TestSet, contract: Contract, store: str | Path, depth: in
     Raises:
         UserError: The vector store lacks a text of the collection.
     """
-    passages = VectorStore(store, contract, "passage").require(list(collection.corpus.values()))
+    passages = VectorStore(store, contract, "passage").view(list(collection.corpus.values()))
     queries = VectorStore(store, contract, "query").require(list(collection.queries.values()))
     return rank(collection, queries, passages, depth, corpus_block=corpus_block)
 
 
-def rank(collection: TestSet, queries: np.ndarray, passages: np.ndarray, depth: int, **blocks: int) -> Run:
+def rank(collection: TestSet, queries: np.ndarray, passages: np.ndarray | Vectors, depth: int, **blocks: int) -> Run:
     """The ``depth`` best passages of every query by vectors ``[texts, dimension]``; one more is fetched, see above."""
     rows, scores = top_k(queries, passages, depth + 1, **blocks)
     return shorten(as_run(list(collection.queries), list(collection.corpus), rows, scores), depth)

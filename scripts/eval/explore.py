@@ -123,7 +123,7 @@ def open_explorer(
         check_manifests([manifests[name]], contract)
         try:
             passages = VectorStore(store, contract, "passage").gather(texts)
-        except KeyError as error:
+        except UserError as error:
             raise UserError(f"the vector store {store} lacks vectors of {name}; delete {manifests[name]}.") from error
         systems[name] = dense_search(open_encoder(file, device=device), passages)
     systems["bm25"] = lexical_search(BM25(texts, language=language))

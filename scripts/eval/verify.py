@@ -113,7 +113,7 @@ def likeness(
             side: cosine_facts(cosines(vectors[side], VectorStore(store, contract, side).gather(given)))
             for side, given in texts.items()
         }
-    except KeyError:
+    except UserError:
         return None
 
 

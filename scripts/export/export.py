@@ -1,6 +1,5 @@
 """The parity gate: the exported graph gives the vectors that PyTorch gives, on real texts, or the stage fails."""
 
-import collections
 import dataclasses
 import importlib.metadata
 import os
@@ -11,15 +10,16 @@ import numpy as np
 
 from scripts.common.beir import TestSet, read_beir
 from scripts.common.contract import Side
-from scripts.common.encoder import TorchEncoder, open_encoder, pad
+from scripts.common.encoder import open_encoder
 from scripts.common.errors import UserError
 from scripts.common.files import sha256_file, write_json
 from scripts.common.job import job, log
 from scripts.common.onnx_encoder import OnnxEncoder
-from scripts.common.onnx_variants import cosines
 from scripts.export.export_onnx import open_checkpoint
 from scripts.export.figure import write_figure
-from scripts.export.parity import Measured, check_lengths, problems, subset
+from scripts.export.loader_encoder import LoaderEncoder
+from scripts.export.parity import Measured, check_dimensions, check_lengths, graph_facts, problems, subset
+from scripts.export.sentence_transformers_files import FOLDER as LOADERS
 
 
 def export(
@@ -36,6 +36,8 @@ def export(
 ) -> None:
     """Compare both models on queries and passages of the test set and write ``export.json``.
 
+    The graph for other loaders, where there is one, is compared too, pooled as they do.
+
     Args:
         checkpoint: The checkpoint's contract.
         exported: The export's contract.
@@ -45,7 +47,7 @@ def export(
         limits: ``cosine``, ``agreement`` and ``ndcg_drop`` by precision of the graph (``fp32``, ``fp16``).
         figure: ``svg``, ``png`` and ``csv`` of the figure.
         attention: Attention of the PyTorch side; kernels that need a GPU are replaced by ``sdpa``.
-        plan: The TensorRT plan, which is listed but not run here.
+        plan: The TensorRT plan, which is listed but not run here: its vectors are not compared.
 
     Raises:
         UserError: The export is further from PyTorch than its limits allow, or the two contracts differ.
@@ -59,7 +61,16 @@ def export(
         raise UserError(f"{exported} differs from {checkpoint} in {', '.join(different)}. Delete it and run again.")
     folder = Path(exported).parent
     graph = graph_facts(folder / "model.onnx")
-    parity = compare(reference, onnx, subset(read_beir(test_set), samples), limits, graph["dtype"], figure)
+    collection = subset(read_beir(test_set), samples)
+    theirs = Measured.of(reference, collection)
+    parity = compare(onnx, theirs, collection, limits, graph["dtype"], figure)
+    if (folder / LOADERS / "model.onnx").is_file():
+        loaded = LoaderEncoder(onnx.contract, folder / LOADERS)
+        parity["loaders"] = compare(loaded, theirs, collection, limits, graph["dtype"])
+    if plan:
+        log.warning(
+            "the TensorRT plan is not compared with PyTorch here; `snakemake verify` does so with what serves it"
+        )
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()] + ([Path(plan)] if plan else [])
     write_json(
         target,
@@ -73,7 +84,7 @@ def export(
             },
             **graph,
             "parity": {**parity, "test_set": str(test_set)},
-            "tensorrt": plan is not None,
+            "tensorrt": {"plan": plan is not None, "compared": False},
             "contract": dataclasses.asdict(onnx.contract),
             "versions": {name: importlib.metadata.version(name) for name in ("torch", "onnx", "onnxruntime")},
         },
@@ -81,19 +92,20 @@ def export(
 
 
 def compare(
-    reference: TorchEncoder,
     exported: OnnxEncoder,
+    theirs: Measured,
     collection: TestSet,
     limits: dict[str, dict[str, float]],
     precision: str,
-    figure: dict[str, Path] | None,
+    figure: dict[str, Path] | None = None,
 ) -> dict[str, Any]:
-    """The comparison of both encoders on a collection, with the limits it was held to.
+    """The comparison of an exported graph with PyTorch's vectors of a collection, with the limits it was held to.
 
     Raises:
-        UserError: It is beyond them, a vector has another length, or ``dimensions`` cuts wrongly.
+        UserError: It is beyond them, a vector has another length, or ``dimensions`` cuts wrongly. The figure then lies
+            in the folder ``refused`` beside its targets.
     """
-    ours, theirs = Measured.of(exported, collection), Measured.of(reference, collection)
+    ours = Measured.of(exported, collection)
     facts = ours.against(theirs, collection)
     found = ours.cosines(theirs)
     values = {"query": found[: len(ours.queries)], "passage": found[len(ours.queries) :]}
@@ -102,14 +114,43 @@ def compare(
         *(facts["queries"], facts["passages"], facts["cosine"]["min"], facts["cosine"]["mean"]),
         *(100 * facts["top_10_agreement"], facts["ndcg_difference"]),
     )
+    try:
+        _check(exported, (ours, theirs), collection, facts, limits[precision], precision)
+    except UserError as error:
+        if not figure:
+            raise
+        # Snakemake deletes the outputs of a failed job
+        kept = {kind: path.parent / "refused" / path.name for kind, path in figure.items()}
+        write_figure(values, facts, limits[precision]["cosine"], kept)
+        raise UserError(f"{error}\nHow far which texts are: {kept['svg']} and {kept['csv']}.") from None
     if figure:
         write_figure(values, facts, limits[precision]["cosine"], figure)
-    texts = [*collection.queries.values(), *collection.corpus.values()]
-    wrong = problems(facts, limits[precision], f"export.parity.{precision}")
+    return {
+        "min_cosine": facts["cosine"]["min"],
+        "mean_cosine": facts["cosine"]["mean"],
+        "samples": len(found),
+        "precision": precision,
+        "required": limits[precision],
+        **{key: value for key, value in facts.items() if "speed" not in key and "second" not in key},
+    }
+
+
+def _check(
+    exported: OnnxEncoder,
+    measured: tuple[Measured, Measured],
+    collection: TestSet,
+    facts: dict[str, Any],
+    limits: dict[str, float],
+    precision: str,
+) -> None:
+    """:class:`UserError` with all that is wrong with the export's vectors (``measured[0]``) beside PyTorch's."""
+    ours, theirs = measured
+    wrong = problems(facts, limits, f"export.parity.{precision}")
     if wrong:
-        worst = int(np.argmin(found))
+        texts = [*collection.queries.values(), *collection.corpus.values()]
+        worst = texts[int(np.argmin(ours.cosines(theirs)))]
         raise UserError(
-            f"the export fails the parity check (farthest: {texts[worst][:60]!r}):\n  - "
+            f"{exported.folder} fails the parity check (farthest: {worst[:60]!r}):\n  - "
             + "\n  - ".join(wrong)
             + "\nTry export.export_dtype=fp32, export.attn_implementation=eager or another export.opset; lower a limit "
             "only if you accept such vectors."
@@ -120,57 +161,7 @@ def compare(
     ]
     for side, mine, other, given in both:
         check_lengths(mine, other, [f"{side} {text[:60]!r}" for text in given])
-        check_dimensions(exported, other, given, side, limits[precision]["cosine"])
-    return {
-        "min_cosine": facts["cosine"]["min"],
-        "mean_cosine": facts["cosine"]["mean"],
-        "samples": len(texts),
-        "precision": precision,
-        "required": limits[precision],
-        **{key: value for key, value in facts.items() if "speed" not in key and "second" not in key},
-    }
-
-
-def check_dimensions(exported: OnnxEncoder, whole: np.ndarray, texts: list[str], side: Side, min_cosine: float) -> None:
-    """Check the input ``dimensions``, with another number in each row of one batch, against cuts of PyTorch's vectors.
-
-    A graph without that input has nothing to check.
-    """
-    if not exported.has_dimensions:
-        return
-    width = whole.shape[1]
-    rows = np.linspace(0, len(texts) - 1, min(len(texts), 4)).astype(int)
-    # not below 16: over a few values rounding alone turns a vector
-    dimensions = np.maximum(min(16, width), width // 2 ** np.arange(len(rows)))
-    ours = exported.forward(*pad(exported.tokenize([texts[row] for row in rows], side)), dimensions)
-    theirs = whole[rows] * (np.arange(width) < dimensions[:, None])
-    if exported.contract.l2_normalize:
-        theirs /= np.linalg.norm(theirs, axis=1, keepdims=True)
-    names = [f"{side} {texts[row][:60]!r} at {size} dimensions" for row, size in zip(rows, dimensions, strict=True)]
-    found = cosines(ours, theirs)
-    worst = int(np.argmin(found))
-    if found[worst] < min_cosine:
-        raise UserError(
-            f"the export fails the parity check: cosine {found[worst]:.6f} to the cut of PyTorch's vector for "
-            f"{names[worst]}. Export again; without that input (export.use_dimension_arg=false) if it persists."
-        )
-    check_lengths(ours, theirs, names)
-
-
-def graph_facts(path: Path) -> dict[str, Any]:
-    """Opset, inputs and weight type (that of most weights), as the file has them."""
-    import onnx
-
-    model = onnx.load(path, load_external_data=False)
-    weights: collections.Counter[int] = collections.Counter()
-    for tensor in model.graph.initializer:
-        weights[tensor.data_type] += int(np.prod(tensor.dims))
-    kinds = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16"}
-    return {
-        "opset": next(entry.version for entry in model.opset_import if not entry.domain),
-        "dtype": kinds[weights.most_common(1)[0][0]],
-        "inputs": [item.name for item in model.graph.input],
-    }
+        check_dimensions(exported, given, side, limits["cosine"], whole=other)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,20 @@
 """How far an exported model is from its PyTorch source: cosines, agreement of search results, nDCG."""
 
+import collections
 import dataclasses
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from scripts.common.beir import TestSet
 from scripts.common.bootstrap import RESAMPLES, bootstrap_interval
-from scripts.common.encoder import Encoder
+from scripts.common.contract import Side
+from scripts.common.encoder import Encoder, pad
 from scripts.common.errors import UserError
 from scripts.common.metrics import evaluate_run
+from scripts.common.onnx_encoder import OnnxEncoder
 from scripts.common.onnx_variants import cosine_facts, cosines
 from scripts.common.search import as_run, top_k
 from scripts.export.samples import spread
@@ -126,6 +130,62 @@ def problems(facts: dict[str, Any], limits: dict[str, float], option: str) -> li
             f"is {limits['ndcg_drop']}"
         )
     return found
+
+
+def check_dimensions(
+    exported: OnnxEncoder, texts: list[str], side: Side, min_cosine: float, *, whole: np.ndarray | None = None
+) -> None:
+    """Check the input ``dimensions``, with another number in each row of one batch, against cuts of whole vectors.
+
+    A graph without that input has nothing to check.
+
+    Args:
+        exported: The graph.
+        texts: Some of them are used.
+        side: Their side.
+        min_cosine: Lowest cosine allowed.
+        whole: Vectors of all texts ``[len(texts), dimension]``; ``None`` takes what the graph itself gives for the same
+            batch, as int8 activations are scaled by batch.
+
+    Raises:
+        UserError: A vector is not the cut.
+    """
+    if not exported.has_dimensions:
+        return
+    width = exported.contract.dimension
+    rows = np.linspace(0, len(texts) - 1, min(len(texts), 4)).astype(int)
+    # not below 16: over a few values rounding alone turns a vector
+    dimensions = np.maximum(min(16, width), width // 2 ** np.arange(len(rows)))
+    batch = pad(exported.tokenize([texts[row] for row in rows], side))
+    ours = exported.forward(*batch, dimensions)
+    theirs = (exported.forward(*batch) if whole is None else whole[rows]) * (np.arange(width) < dimensions[:, None])
+    if exported.contract.l2_normalize:
+        theirs /= np.linalg.norm(theirs, axis=1, keepdims=True)
+    names = [f"{side} {texts[row][:60]!r} at {size} dimensions" for row, size in zip(rows, dimensions, strict=True)]
+    found = cosines(ours, theirs)
+    worst = int(np.argmin(found))
+    if found[worst] < min_cosine:
+        raise UserError(
+            f"{exported.folder} fails the parity check: cosine {found[worst]:.6f} to the cut of the whole vector for "
+            f"{names[worst]}. Export again; without that input (export.use_dimension_arg=false) if it persists."
+        )
+    check_lengths(ours, theirs, names)
+
+
+def graph_facts(path: Path) -> dict[str, Any]:
+    """Opset, inputs and weight type (that of most weights), as the file has them."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    weights: collections.Counter[int] = collections.Counter()
+    for tensor in model.graph.initializer:
+        weights[tensor.data_type] += int(np.prod(tensor.dims))
+    kinds = {onnx.TensorProto.FLOAT: "fp32", onnx.TensorProto.FLOAT16: "fp16"}
+    return {
+        "opset": next(entry.version for entry in model.opset_import if not entry.domain),
+        "dtype": kinds[weights.most_common(1)[0][0]],
+        "inputs": [item.name for item in model.graph.input],
+    }
 
 
 def check_lengths(ours: np.ndarray, theirs: np.ndarray, names: list[str]) -> None:

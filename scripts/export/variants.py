@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from scripts.common.beir import TestSet, read_beir
-from scripts.common.contract import Contract, weights_digest
+from scripts.common.contract import Contract, Side, weights_digest
 from scripts.common.encoder import open_encoder, pad
 from scripts.common.errors import UserError
 from scripts.common.files import atomic_folder, write_json
@@ -22,15 +24,18 @@ from scripts.common.onnx_variants import (
     size_on_disk,
     to_half,
 )
-from scripts.export.parity import Measured, problems
+from scripts.export.parity import Measured, check_dimensions, check_lengths, graph_facts, problems
 from scripts.export.samples import spread
 from scripts.export.sentence_transformers_files import FOLDER as LOADERS
+from scripts.export.variants_table import write_tables
 
 # Whose limits a variant is held to; others have their own
 PRECISION = {"fused": "fp32"}
 # Fixed scales settle with a few hundred texts; more cost minutes and memory
 CALIBRATION_TEXTS = 128
 CALIBRATION_BATCH = 8
+# Of a variant's vectors cut by its graph to its own, cut here
+CUT_COSINE = 0.9999
 
 
 def write_variants(
@@ -42,7 +47,9 @@ def write_variants(
     names: Sequence[str],
     limits: dict[str, dict[str, float]],
 ) -> None:
-    """Write ``target/{variant}/`` for each variant, and ``target/variants.json`` with quality, speed and size.
+    """Write ``target/{variant}/`` for each variant, and what each costs in quality, speed and size.
+
+    That is ``target/variants.json``, and ``variants.md``, ``.csv``, ``.svg`` and ``.png`` to read.
 
     Args:
         exported: Contract of the fp32 export.
@@ -53,11 +60,14 @@ def write_variants(
         limits: ``cosine``, ``agreement`` and ``ndcg_drop`` by precision.
 
     Raises:
-        UserError: A variant is beyond its limits.
+        UserError: A variant is beyond its limits, or the export is not fp32.
     """
+    source = Path(exported).parent
+    dtype = graph_facts(source / "model.onnx")["dtype"]
+    if dtype != "fp32":
+        raise UserError(f"variants are made from an fp32 graph, but {source} is {dtype}: set export.export_dtype=fp32.")
     collection = read_beir(test_set)
     reference = Measured.of(open_encoder(checkpoint, device="cpu"), collection)
-    source = Path(exported).parent
     table: dict[str, dict[str, Any]] = {"pytorch": {"texts_per_second": reference.speed}}
     with atomic_folder(target) as work:
         for name in ("fp32", *names):
@@ -65,7 +75,8 @@ def write_variants(
             if name != "fp32":
                 folder = work / name
                 make(name, source, folder, calibration(exported, collection) if name == "int8_static" else [])
-            measured = Measured.of(open_encoder(folder / "contract.json"), collection)
+            encoder = open_graph(folder / "contract.json")
+            measured = Measured.of(encoder, collection)
             table[name] = {"bytes": size_on_disk(folder / "model.onnx"), **measured.against(reference, collection)}
             log.info("%s: %s", name, table[name])
             precision = PRECISION.get(name, name)
@@ -76,7 +87,30 @@ def write_variants(
                     + "\n  - ".join(wrong)
                     + "\nLeave it out of export.variants, or change the limit if you accept such vectors."
                 )
+            check_outputs(encoder, measured, reference, collection)
+        write_tables(table, work)
         write_json(work / "variants.json", {"test_set": str(test_set), "limits": limits, "variants": table})
+
+
+def check_outputs(encoder: OnnxEncoder, ours: Measured, theirs: Measured, collection: TestSet) -> None:
+    """:class:`UserError` when vectors are not normalised, or the input ``dimensions`` cuts wrongly."""
+    both: list[tuple[Side, list[str], np.ndarray, np.ndarray]] = [
+        ("query", list(collection.queries.values()), ours.queries, theirs.queries),
+        ("passage", list(collection.corpus.values()), ours.passages, theirs.passages),
+    ]
+    for side, texts, mine, other in both:
+        # lengths that are part of a vector lose precision as its direction does
+        if encoder.contract.l2_normalize:
+            check_lengths(mine, other, [f"{side} {text[:60]!r}" for text in texts])
+        check_dimensions(encoder, texts, side, CUT_COSINE)
+
+
+def open_graph(contract_file: str | Path) -> OnnxEncoder:
+    """The encoder of an exported graph."""
+    encoder = open_encoder(contract_file)
+    if not isinstance(encoder, OnnxEncoder):
+        raise UserError(f"{contract_file} is not the contract of an ONNX export.")
+    return encoder
 
 
 def make(name: str, source: Path, folder: Path, batches: list[Batch]) -> None:
@@ -97,9 +131,7 @@ def make(name: str, source: Path, folder: Path, batches: list[Batch]) -> None:
 
 def calibration(exported: str | Path, collection: TestSet) -> list[Batch]:
     """Padded passages of the user's own collection, of all lengths."""
-    encoder = open_encoder(exported)
-    if not isinstance(encoder, OnnxEncoder):
-        raise UserError(f"{exported} is not the contract of an ONNX export.")
+    encoder = open_graph(exported)
     texts = spread([text for text in collection.corpus.values() if text.strip()], CALIBRATION_TEXTS)
     rows = encoder.tokenize(texts, "passage")
     return [pad(rows[start : start + CALIBRATION_BATCH]) for start in range(0, len(rows), CALIBRATION_BATCH)]

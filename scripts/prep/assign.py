@@ -1,13 +1,15 @@
 """Which documents train, validate and test: by whole groups, so that no near-duplicate sits on both sides."""
 
 import collections
+import difflib
 import hashlib
+import itertools
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from scripts.common.errors import UserError
-from scripts.common.files import read_json
+from scripts.common.files import read_json, sha256_text
 from scripts.common.job import log
 from scripts.common.near_duplicates import Groups, near_duplicates
 
@@ -20,9 +22,12 @@ def assign(
     """Part (``train``, ``val`` or ``test``) by document.
 
     With ``split_assignment`` ``shuffle``, as in the recipe, groups are sorted, shuffled by seed and cut at the ratios;
-    one more document may then move all others. With ``hash`` each group's name decides, so that a new document moves
-    no other (unless it is a near-duplicate and joins two groups). While ``min_test_questions`` asks for a larger test
-    than the ratio gives, new documents move the border: with their questions fewer documents are needed.
+    one more document may then move all others. With ``hash`` a document's name decides, of a group the name with the
+    lowest digest, so that a new document moves no other, with two exceptions. Joining a group of k, it moves that group
+    in at most one of k + 1 cases (and two groups that it joins become one); that the test could only grow by this is
+    not had without groups of many versions of a document ending there too often. And while ``min_test_questions`` asks
+    for a larger test than the ratio gives, new documents move the border: with their questions fewer documents are
+    needed, and those nearest to the border go back to validation and training.
 
     Args:
         askable: Documents with questions that may be asked in a test, and how many each has.
@@ -36,13 +41,11 @@ def assign(
     Raises:
         UserError: There are too few documents to hold some out.
     """
-    joined = Groups()
-    for group in groups:
-        for name in group[1:]:
-            joined.join(group[0], name)
+    documents = dict.fromkeys([*others, *askable])
+    unit_of = _units(documents, groups, options["split_assignment"])
     questions: collections.Counter[str] = collections.Counter()
     for document, count in askable.items():
-        questions[joined.find(document)] += count
+        questions[unit_of[document]] += count
     order, train, held_out = _cut(questions, options)
     if len(order) > 1:
         train, held_out = _none_empty(len(order), train, held_out, options)
@@ -57,10 +60,24 @@ def assign(
         name: "train" if position < train else "val" if position < held_out else _last(options)
         for position, name in enumerate(order)
     }
-    documents = dict.fromkeys([*others, *askable])
-    rest = {joined.find(document) for document in documents} - part_of_unit.keys()
-    part_of_unit |= _without_test(rest, options)
-    return {document: part_of_unit[joined.find(document)] for document in documents}
+    part_of_unit |= _without_test(set(unit_of.values()) - part_of_unit.keys(), options)
+    return {document: part_of_unit[unit_of[document]] for document in documents}
+
+
+def _units(documents: Iterable[str], groups: Sequence[Sequence[str]], assignment: str) -> dict[str, str]:
+    """Name of its group by document: the first of its names or, of ``hash``, the one with the lowest digest.
+
+    The first in order would make one new name that sorts before all others move the group.
+    """
+    joined = Groups()
+    for group in groups:
+        for name in group[1:]:
+            joined.join(group[0], name)
+    members: dict[str, list[str]] = {}
+    for name in dict.fromkeys([*documents, *itertools.chain.from_iterable(groups)]):
+        members.setdefault(joined.find(name), []).append(name)
+    named = {root: min(names, key=sha256_text) if assignment == "hash" else root for root, names in members.items()}
+    return {document: named[joined.find(document)] for document in documents}
 
 
 def _without_test(units: Iterable[str], options: dict[str, Any]) -> dict[str, str]:
@@ -133,16 +150,15 @@ def document_groups(
         passage_texts: Passage text by id.
         threshold: Lowest overlap, see :func:`scripts.common.near_duplicates.near_duplicates`.
     """
-    joined = Groups()
-    for one, other, _ in near_duplicates(texts, threshold):
-        joined.join(one, other)
+    joined = near_duplicates(texts, threshold)
     answers = {name: passage_texts[name] for name in positives}
     for documents in positives.values():
         names = sorted(documents)
         for name in names[1:]:
             joined.join(names[0], name)
-    for one, other, _ in near_duplicates(answers, threshold):
-        joined.join(min(positives[one]), min(positives[other]))
+    for group in near_duplicates(answers, threshold).lists():
+        for name in group[1:]:
+            joined.join(min(positives[group[0]]), min(positives[name]))
     groups = joined.lists()
     if groups:
         largest = max(map(len, groups))
@@ -154,18 +170,41 @@ def document_groups(
     return groups
 
 
-def read_groups(options: dict[str, Any]) -> list[list[str]]:
-    """Groups of documents that stay together, of ``prep.groups_json``."""
+def read_groups(options: dict[str, Any], records: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Groups of documents that stay together, of ``prep.groups_json``, as source ids.
+
+    Args:
+        options: ``split_strategy`` and ``groups_json``.
+        records: The records, which a group names by ``source_id`` or by one of ``file_name``.
+
+    Raises:
+        UserError: The file is not a list of lists of names, names one twice, or names no document there is.
+    """
     if options["split_strategy"] != "groups":
         return []
-    groups = read_json(options["groups_json"], "prep.groups_json")
+    file = options["groups_json"]
+    groups = read_json(file, "prep.groups_json")
     if not isinstance(groups, list) or not all(
         isinstance(group, list) and group and all(isinstance(name, str) for name in group) for group in groups
     ):
-        raise UserError(f"prep.groups_json {options['groups_json']} must be a list of lists of document paths.")
-    seen: set[str] = set()
-    for name in (name for group in groups for name in group):
-        if name in seen:
-            raise UserError(f"prep.groups_json {options['groups_json']}: {name} stands in two groups; merge them.")
-        seen.add(name)
-    return groups
+        raise UserError(f"prep.groups_json {file} must be a list of lists of document names.")
+    twice = [name for name, count in collections.Counter(itertools.chain.from_iterable(groups)).items() if count > 1]
+    if twice:
+        raise UserError(f"prep.groups_json {file}: {twice[0]} stands there twice; merge its groups.")
+    sources: dict[str, list[str]] = {}
+    for record in records:
+        for name in {record["source_id"], *record["file_name"]}:
+            sources.setdefault(name, []).append(record["source_id"])
+    unknown = [name for group in groups for name in group if name not in sources]
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], sources, n=1, cutoff=0.4) or sorted(sources)[:1]
+        total = sum(map(len, groups))
+        said = (
+            f"prep.groups_json {file}: {len(unknown)} of {total} names are of no document, {unknown[0]} for one (a "
+            f"document is called {close[0]}, say)"
+        )
+        if len(unknown) == total:
+            raise UserError(f"{said}. Name documents by source_id or file_name, as the questions' records have them.")
+        log.warning("%s", said)
+    found = [[source for name in group for source in sources.get(name, ())] for group in groups]
+    return [group for group in found if group]

@@ -13,8 +13,10 @@ from scripts.common.job import log
 # Names that sentence-transformers' data sets have for the two sides of a pair, the recipe's own first
 QUESTION_COLUMNS = ("question", "query", "anchor", "sentence1")
 PASSAGE_COLUMNS = ("passage", "positive", "answer", "context", "document_text", "response", "sentence2")
-# Columns that say whether a pair belongs together; pairs with a lower value are no positives
+# Columns that say whether a pair belongs together, by 1 or 0
 LABEL_COLUMNS = ("label", "score")
+# How names of labels begin that say that a pair does not belong together
+NO_NAMES = ("not", "no_", "non", "neg", "contra", "neutral")
 _ADDRESS = re.compile(
     r"^hf://(?P<name>[^/@#:\s]+/[^/@#:\s]+)(@(?P<revision>[^#:]+))?(:(?P<config>[^#]+))?(#(?P<split>.+))?$"
 )
@@ -27,7 +29,7 @@ def as_pair(row: Mapping[str, Any], place: str) -> dict[str, Any] | None:
         The pair; an empty one when the row's label says that it is none; ``None`` when the row has no such columns.
 
     Raises:
-        UserError: A column holds something else than text, or the label is no number.
+        UserError: A column holds something else than text, or the label is neither 0 nor 1.
     """
     question = next((name for name in QUESTION_COLUMNS if name in row), None)
     passage = next((name for name in PASSAGE_COLUMNS if name in row), None)
@@ -38,13 +40,23 @@ def as_pair(row: Mapping[str, Any], place: str) -> dict[str, Any] | None:
             raise UserError(f"{place}: column `{name}` must be text, but is {type(row[name]).__name__}.")
     label = next((row[name] for name in LABEL_COLUMNS if row.get(name) not in (None, "")), None)
     # own pairs may have any columns besides; only data sets of pairs with labels have the columns sentence1, sentence2
-    if label is not None and (question, passage) == ("sentence1", "sentence2"):
-        try:
-            if float(label) < 1:
-                return {}
-        except (TypeError, ValueError):
-            raise UserError(f"{place}: the label {label!r} is no number.") from None
+    labelled = label is not None and (question, passage) == ("sentence1", "sentence2")
+    if labelled and not _belong_together(label, place):
+        return {}
     return {"question": row[question], "passage": row[passage], "document": row.get("document")}
+
+
+def _belong_together(label: Any, place: str) -> bool:
+    try:
+        number = float(label)
+    except (TypeError, ValueError):
+        raise UserError(f"{place}: the label {label!r} is no number.") from None
+    if number not in (0, 1):
+        raise UserError(
+            f"{place}: the label {label!r} is neither 0 nor 1, and nothing says from where on a pair belongs together. "
+            "Keep the pairs that do, and drop the column."
+        )
+    return number == 1
 
 
 def is_beir(folder: Path) -> bool:
@@ -130,5 +142,17 @@ def dataset_rows(source: str | Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
         if name not in loaded:
             raise UserError(f"data set {source} has no split {name!r}; choose one with #split: {', '.join(loaded)}.")
         loaded, source = loaded[name], f"{source}, split {name}"
+    _check_label_names(loaded.features, source)
     for number, row in enumerate(loaded, start=1):
         yield f"{source}, row {number}", row
+
+
+def _check_label_names(features: Mapping[str, Any], source: str | Path) -> None:
+    """Some data sets of sentence pairs have 0 for pairs that belong together (RTE: 1 is ``not_entailment``)."""
+    for column in LABEL_COLUMNS:
+        names = getattr(features.get(column), "names", None) or []
+        if "sentence1" in features and len(names) > 1 and names[1].lower().startswith(NO_NAMES):
+            raise UserError(
+                f"data set {source}: label 1 of column `{column}` is {names[1]!r}, so 1 does not say that a pair "
+                "belongs together. Keep the pairs that do, and drop the column."
+            )

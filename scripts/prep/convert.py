@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -60,7 +61,8 @@ def convert(
             if example is None:
                 left_out[reason] += 1
                 continue
-            if "passage" in pair:
+            # own pairs may have any columns besides, among them one of that name
+            if example.training_only and isinstance(pair.get("passage"), str):
                 # a training passage of its own, made from the chunk it stands for
                 cut = passage_id(pair["passage"])
                 passages.setdefault(cut, Passage(pair["passage"], [record["source_id"]], training_only=True))
@@ -90,8 +92,8 @@ def _example(
     threshold: float,
     lowest: float | None,
 ) -> tuple[Example | None, str]:
-    score = None if verdict is None else (verdict.get("overall") or {}).get("score")
-    if verdict is not None and not isinstance(score, int | float):
+    score = None if verdict is None else score_of(verdict, "overall")
+    if verdict is not None and score is None:
         return None, "no overall score"
     if score is not None and score < threshold:
         return None, "below the quality threshold"
@@ -112,5 +114,13 @@ def _example(
 
 
 def _weakest(verdict: dict[str, Any]) -> float:
-    scores = [(verdict.get(name) or {}).get("score") for name in JUDGEMENTS]
-    return min((score for score in scores if isinstance(score, int | float)), default=10)
+    scores = [score_of(verdict, name) for name in JUDGEMENTS]
+    return min((score for score in scores if score is not None), default=10)
+
+
+def score_of(verdict: dict[str, Any], name: str) -> float | None:
+    """A judgement's score, ``{"score": 8}`` or the number itself; ``None`` where there is no number."""
+    judged = verdict.get(name)
+    score = judged.get("score") if isinstance(judged, dict) else judged
+    plain = isinstance(score, int | float) and not isinstance(score, bool) and math.isfinite(score)
+    return score if plain else None

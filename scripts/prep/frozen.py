@@ -7,13 +7,16 @@ from pathlib import Path
 
 from scripts.common.beir import TestSet, read_beir
 from scripts.common.files import atomic_path
-from scripts.common.near_duplicates import overlap, shingles
+from scripts.common.near_duplicates import ShingleIndex
 from scripts.common.passages import Passage
+from scripts.common.progress import progress
 from scripts.prep.convert import Example
 
 FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
 # Training passages that overlap an answer of the test by this much are taken for the same passage
 SAME = 0.8
+# Text that was cut into chunks anew: of an answer's old text, one new chunk of its length has half or more
+HALF = 0.5
 
 
 def reuse(folder: str | Path, target: Path) -> TestSet:
@@ -25,36 +28,52 @@ def reuse(folder: str | Path, target: Path) -> TestSet:
     return test
 
 
+class Answers:
+    """The passages judged relevant of a test set, to find passages that give one away.
+
+    Such a passage is, but for a fifth of all five-word shingles, the same, or has half of the shingles of the shorter
+    of the two (the same document in other chunks).
+    """
+
+    def __init__(self, test: TestSet) -> None:
+        relevant = {name for judged in test.qrels.values() for name, score in judged.items() if score > 0}
+        texts = [test.corpus[name] for name in sorted(relevant)]
+        self._index = ShingleIndex(texts)
+        self._texts = {plain(text) for text in texts} - {""}
+
+    def given_away_by(self, text: str) -> bool:
+        """Whether this text is an answer of the test, or much of one."""
+        return plain(text) in self._texts or any(
+            same >= SAME or part >= HALF for _, same, part in self._index.overlaps(text)
+        )
+
+
 def without_overlap(
     examples: Sequence[Example], passages: dict[str, Passage], test: TestSet
 ) -> tuple[list[Example], int]:
-    """Examples that share neither a question nor an answer with the test set, and how many were removed.
-
-    A shared answer is a positive that is, but for a fifth of its five-word shingles, a passage judged relevant.
-    """
+    """Examples that share neither a question nor an answer with the test set, and how many were removed."""
     questions = {plain(text) for text in test.queries.values()}
-    relevant = {name for judged in test.qrels.values() for name, score in judged.items() if score > 0}
-    answers = [shingles(test.corpus[name]) for name in relevant]
-    by_shingle: dict[int, list[int]] = {}
-    for number, found in enumerate(answers):
-        for shingle in found:
-            by_shingle.setdefault(shingle, []).append(number)
-
-    def gives_away(name: str) -> bool:
-        own = shingles(passages[name].text)
-        near = {number for shingle in own for number in by_shingle.get(shingle, ())}
-        return any(overlap(own, answers[number]) >= SAME for number in near)
-
-    known: dict[str, bool] = {}
-    kept = []
-    for example in examples:
-        for name in (*example.positives, *example.also_positive):
-            if name not in known:
-                known[name] = gives_away(name)
-        shares = any(known[name] for name in (*example.positives, *example.also_positive))
-        if plain(example.question) not in questions and not shares:
-            kept.append(example)
+    names = dict.fromkeys(name for example in examples for name in (*example.positives, *example.also_positive))
+    given_away = passages_of_test({name: passages[name] for name in names}, test)
+    kept = [
+        example
+        for example in examples
+        if plain(example.question) not in questions and given_away.isdisjoint(example.positives + example.also_positive)
+    ]
     return kept, len(examples) - len(kept)
+
+
+def passages_of_test(passages: dict[str, Passage], test: TestSet) -> set[str]:
+    """Ids of the passages that give an answer of the test away, see :class:`Answers`."""
+    answers = Answers(test)
+    bar = progress(len(passages), "overlap with the test", "passage")
+    found = set()
+    for name, passage in passages.items():
+        if answers.given_away_by(passage.text):
+            found.add(name)
+        bar.update(1)
+    bar.close()
+    return found
 
 
 def plain(text: str) -> str:

@@ -1,9 +1,8 @@
 """What the training data gives away of a test set: the same or nearly the same questions and answers on both sides.
 
-Three measures, from strict to loose: equal but for case, punctuation and spacing; overlap of five-word runs (MinHash
-candidates, measured overlap); and neighbours by the base model's vectors, which also find paraphrases. The first two
-should be empty; the third is normal up to a point, as documents of one corpus resemble each other, so it is reported
-with its distribution.
+Three measures, from strict to loose: equal but for case, punctuation and spacing; overlap of five-word runs; and
+neighbours by the base model's vectors, which also find paraphrases. The first two should be empty; the third is normal
+up to a point, as documents of one corpus resemble each other, so it is reported with its distribution.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from scripts.common.beir import TestSet
-from scripts.common.near_duplicates import near_duplicates
+from scripts.common.near_duplicates import ShingleIndex
+from scripts.common.progress import progress
 from scripts.common.search import top_k, unit_length
 from scripts.prep.frozen import SAME, plain
 
@@ -82,15 +82,17 @@ def _common(
 
 
 def _near(training: Sequence[str], tested: Mapping[str, str], threshold: float) -> list[tuple[str, str, float]]:
-    texts = {f"r{row}": text for row, text in enumerate(training)} | {f"t{name}": text for name, text in tested.items()}
+    names = list(tested)
+    index = ShingleIndex([tested[name] for name in names])
     best: dict[str, tuple[str, float]] = {}
-    for one, other, overlap in near_duplicates(texts, threshold):
-        # names sort training before test
-        if one[0] == "r" and other[0] == "t" and overlap > best.get(other[1:], ("", 0.0))[1]:
-            best[other[1:]] = (training[int(one[1:])], overlap)
-    return sorted(
-        ((name, text, overlap) for name, (text, overlap) in best.items()), key=lambda item: (-item[2], item[0])
-    )
+    bar = progress(len(training), "overlap with the test", "text")
+    for text in training:
+        for number, value, _ in index.overlaps(text):
+            if value >= threshold and value > best.get(names[number], ("", 0.0))[1]:
+                best[names[number]] = (text, value)
+        bar.update(1)
+    bar.close()
+    return sorted(((name, text, value) for name, (text, value) in best.items()), key=lambda item: (-item[2], item[0]))
 
 
 def _part(found: Sequence[tuple[str, str, float]], tested: Mapping[str, str]) -> dict[str, Any]:

@@ -3,19 +3,26 @@
 import collections
 import statistics
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from scripts.common.beir import read_beir
 from scripts.common.contract import Contract
 from scripts.common.files import read_json, write_json
 from scripts.common.job import job, log
+from scripts.common.llm import ChatModel
 from scripts.common.passages import Passage, read_corpus
+from scripts.common.progress import progress
+from scripts.common.relevance import PARALLEL, open_judge
+from scripts.common.replies import ReplyStore
 from scripts.common.vector_store import VectorStore
+from scripts.prep.frozen import passages_of_test
 from scripts.prep.negatives import Candidate, limit
 from scripts.prep.neighbours import Finder, IndexFinder, exact, has_gpu
-from scripts.prep.screening import Screen, bm25_agreement, near_positive
+from scripts.prep.screening import Screen, bm25_agreement, judged, near_positive
 
 
 def mine(
@@ -27,7 +34,10 @@ def mine(
     store: str | Path,
     options: dict[str, Any],
     split_file: str | Path | None = None,
+    test_set: str | Path | None = None,
     model_name: str | None = None,
+    device: str = "auto",
+    judge: ChatModel | None = None,
     block: int = 128,
     corpus_block: int = 50_000,
 ) -> None:
@@ -41,7 +51,11 @@ def mine(
         store: Folder of the vector store.
         options: ``prep``'s ``hard_neg…`` options.
         split_file: ``split.json``; without it no document is known to be a test document.
+        test_set: Test set that is not the split's, in BEIR layout; with ``hard_neg_test_documents`` off, passages that
+            give one of its answers away are no negatives.
         model_name: Name of the base model for the file, where the contract is of a graph made from it.
+        device: ``cpu`` leaves a GPU alone.
+        judge: Refuses what it takes for an answer, or ``None``.
         block: Questions scored at once.
         corpus_block: Passages read at once.
     """
@@ -49,7 +63,8 @@ def mine(
     data, passages = value["data"], read_corpus(corpus_file)
     pool = Pool(passages, VectorStore(store, contract, "passage"))
     queries = VectorStore(store, contract, "query").gather([item["question"] for item in data])
-    tested = held_out_documents(split_file) if not options["hard_neg_test_documents"] else set()
+    tested = set[str]() if options["hard_neg_test_documents"] else held_out(passages, split_file, test_set)
+    warn_of_no_effect(passages, options, split_file, test_set)
     forbidden = forbidden_rows(data, passages, options["hard_neg_same_document"])
     positives = [[pool.row_of[entry["id"]] for entry in item["pos_doc"]] for item in data]
     weakest = np.empty(len(data), np.float32)
@@ -60,13 +75,14 @@ def mine(
         weakest[index] = min(scores)
     limits = [limit(float(score), options["hard_neg_margin"], options["hard_neg_margin_type"]) for score in weakest]
     candidates = pool.candidates(tested)
-    find, facts = finder(queries, pool, candidates, options["mining_search"], block, corpus_block)
+    find, facts = finder(queries, pool, candidates, options["mining_search"], block, corpus_block, device)
     found, refused = search(
         queries,
         find,
         np.array(limits, np.float32),
         forbidden,
-        screens(data, pool, candidates, positives, options),
+        screens(data, pool, candidates, positives, options, judge),
+        at_once=PARALLEL if judge else 1,
         count=options["hard_negatives_to_mine"],
         skip=options["hard_neg_max_skipped"],
     )
@@ -76,6 +92,7 @@ def mine(
         ]
     arguments = {
         **options,
+        "judge": f"{judge.provider}/{judge.model}" if judge else None,
         "model_name_or_path": model_name or contract.model,
         "backend": contract.backend,
         "pooling": contract.pooling,
@@ -106,12 +123,12 @@ class Pool:
         return self._store.gather([self.texts[row] for row in rows])
 
     def candidates(self, tested: set[str]) -> np.ndarray:
-        """Rows that may be negatives: neither made for training alone nor of a test document."""
+        """Rows that may be negatives: neither made for training alone nor among ``tested`` ids."""
         return np.array(
             [
                 self.row_of[name]
                 for name, passage in self.passages.items()
-                if not passage.training_only and tested.isdisjoint(passage.documents)
+                if not passage.training_only and name not in tested
             ],
             np.int64,
         )
@@ -138,11 +155,18 @@ def positive_scores(
 
 
 def finder(
-    queries: np.ndarray, pool: Pool, candidates: np.ndarray, kind: str, block: int, corpus_block: int
+    queries: np.ndarray,
+    pool: Pool,
+    candidates: np.ndarray,
+    kind: str,
+    block: int,
+    corpus_block: int,
+    device: str = "auto",
 ) -> tuple[Finder, dict[str, Any]]:
     """The search that is configured (``exact`` or ``approximate``), and what there is to say of it."""
     exactly = exact(lambda: pool.blocks(candidates, corpus_block), len(candidates), block)
-    if not len(candidates) or (kind == "exact" and not has_gpu()):
+    on_gpu = device != "cpu" and has_gpu()
+    if not len(candidates) or (kind == "exact" and not on_gpu):
         return exactly, {"index": "none, exact by blocks"}
     indexed = IndexFinder(
         lambda: pool.blocks(candidates, corpus_block),
@@ -151,6 +175,7 @@ def finder(
         pool.vectors,
         approximate=kind == "approximate",
         query_block=block,
+        on_gpu=on_gpu,
     )
     return indexed, indexed.facts
 
@@ -164,11 +189,13 @@ def search(
     *,
     count: int,
     skip: int | None,
+    at_once: int = 1,
 ) -> tuple[list[list[Candidate]], collections.Counter[str]]:
     """Per question its hard negatives, and how many candidates were refused for which reason.
 
     With ``skip``, the limit passes over at most so many passages: a positive that the model ranks too low would
-    otherwise shut out all that is hard. Questions whose candidates were refused are searched again, deeper.
+    otherwise shut out all that is hard. Questions whose candidates were refused are searched again, deeper. The
+    candidates of ``at_once`` questions are screened side by side, for a screen that waits for replies.
     """
     refused: collections.Counter[str] = collections.Counter()
     found: list[list[Candidate]] = [[] for _ in queries]
@@ -183,9 +210,12 @@ def search(
             depth if skip is None else depth + skip,
         )
         again = []
-        for index, ranked in zip(part.tolist(), best, strict=True):
-            below = ranked if skip is None else [c for c in ranked if c.score <= limits[index] or c.rank > skip]
-            kept, reasons = _screened(index, below, screens, count)
+        below_limit = [
+            ranked if skip is None else [c for c in ranked if c.score <= limits[index] or c.rank > skip]
+            for index, ranked in zip(part.tolist(), best, strict=True)
+        ]
+        screened = _all_screened(part.tolist(), below_limit, screens, count, at_once)
+        for index, below, (kept, reasons) in zip(part.tolist(), below_limit, screened, strict=True):
             if len(kept) < count and len(below) >= depth:
                 again.append(index)
                 continue
@@ -193,6 +223,22 @@ def search(
             refused.update(reasons)
         open_questions, depth = np.array(again, np.int64), 4 * depth
     return found, refused
+
+
+def _all_screened(
+    questions: Sequence[int],
+    ranked: Sequence[Sequence[Candidate]],
+    screens: Sequence[Screen],
+    count: int,
+    at_once: int,
+) -> Iterator[tuple[list[Candidate], list[str]]]:
+    """:func:`_screened` of each question, in order."""
+    bar = progress(len(questions), "screen", "question", disable=not screens)
+    with ThreadPoolExecutor(at_once) as pool:
+        for found in pool.map(lambda index, own: _screened(index, own, screens, count), questions, ranked):
+            bar.update(1)
+            yield found
+    bar.close()
 
 
 def _screened(
@@ -217,30 +263,52 @@ def screens(
     candidates: np.ndarray,
     positives: Sequence[Sequence[int]],
     options: dict[str, Any],
+    judge: ChatModel | None = None,
 ) -> list[Screen]:
-    """The screens that are configured."""
+    """The screens that are configured, the judge after those that cost nothing."""
     found: list[Screen] = []
+    questions = [item["question"] for item in data]
     if options["hard_neg_bm25_top"] is not None:
         rows = sorted({*candidates.tolist(), *(row for own in positives for row in own)})
-        questions = [item["question"] for item in data]
         texts = [pool.texts[row] for row in rows]
         best, language = options["hard_neg_bm25_top"], options["hard_neg_bm25_language"]
         found.append(bm25_agreement(questions, texts, rows, positives, best, language))
     if options["hard_neg_max_similarity"] is not None:
         found.append(near_positive(pool.vectors, positives, options["hard_neg_max_similarity"]))
+    if judge:
+        found.append(judged(judge, questions, pool.texts))
     return found
 
 
-def held_out_documents(split_file: str | Path | None) -> set[str]:
-    """Documents of the held-out test set."""
-    if split_file is None:
-        return set()
-    parts = read_json(split_file, "split report")["part_of"]
-    return {document for document, part in parts.items() if part == "test"}
+def held_out(passages: dict[str, Passage], split_file: str | Path | None, test_set: str | Path | None) -> set[str]:
+    """Ids of the passages of held-out documents, and of those that give an answer of another test set away."""
+    parts = read_json(split_file, "split report")["part_of"] if split_file else {}
+    documents = {document for document, part in parts.items() if part == "test"}
+    found = {name for name, passage in passages.items() if not documents.isdisjoint(passage.documents)}
+    return found | passages_of_test(passages, read_beir(test_set)) if test_set else found
+
+
+def warn_of_no_effect(
+    passages: dict[str, Passage], options: dict[str, Any], split_file: str | Path | None, test_set: str | Path | None
+) -> None:
+    """Say which options do nothing because an own training file does not say what they need to know."""
+    if not options["hard_neg_same_document"] and not any(passage.documents for passage in passages.values()):
+        log.warning(
+            "prep.hard_neg_same_document=false does nothing: the corpus does not say of which documents its passages "
+            "are; give it a column `documents`, with a list of names in each row"
+        )
+    if not options["hard_neg_test_documents"] and not (split_file or test_set):
+        log.warning(
+            "prep.hard_neg_test_documents=false does nothing: of an own training file it is not known what is held "
+            "out; name the test set with eval.eval_data_path"
+        )
 
 
 def forbidden_rows(data: Sequence[dict[str, Any]], passages: dict[str, Passage], same_document: bool) -> list[set[int]]:
-    """Rows that are never a question's negatives: known positives and, unless allowed, their documents' passages."""
+    """Rows that are never a question's negatives: known positives and, unless allowed, their documents' passages.
+
+    Questions for which these are the same share one set: those about a document of thousands of passages are many.
+    """
     row_of = {name: row for row, name in enumerate(passages)}
     by_document: dict[str, set[int]] = collections.defaultdict(set)
     for name, passage in passages.items():
@@ -251,15 +319,15 @@ def forbidden_rows(data: Sequence[dict[str, Any]], passages: dict[str, Passage],
     for item in data:
         positives[item["question"]].update(entry["id"] for entry in item["pos_doc"])
         positives[item["question"]].update(item.get("also_positive", ()))
+    shared: dict[tuple[frozenset[str], frozenset[str]], set[int]] = {}
     found = []
     for item in data:
         known = positives[item["question"]]
-        rows = {row_of[name] for name in known}
-        if not same_document:
-            for name in known:
-                for document in passages[name].documents:
-                    rows |= by_document[document]
-        found.append(rows)
+        documents = set() if same_document else {name for own in known for name in passages[own].documents}
+        key = frozenset(documents), frozenset(name for name in known if documents.isdisjoint(passages[name].documents))
+        if key not in shared:
+            shared[key] = {row_of[name] for name in key[1]}.union(*(by_document[name] for name in documents))
+        found.append(shared[key])
     return found
 
 
@@ -286,7 +354,17 @@ if __name__ == "__main__":
             store=f"{snakemake.config['output_dir']}/cache/vectors",  # noqa: F821
             options=snakemake.params.options,  # noqa: F821
             split_file=snakemake.input.get("split") or None,  # noqa: F821
+            test_set=snakemake.params.test_set,  # noqa: F821
+            device=snakemake.config["vectors"]["device"],  # noqa: F821
             model_name=snakemake.params.model_name,  # noqa: F821
+            judge=open_judge(
+                snakemake.config,  # noqa: F821
+                ReplyStore(f"{snakemake.config['output_dir']}/cache/replies"),  # noqa: F821
+                provider=snakemake.params.judge["quality_judge_provider"],  # noqa: F821
+                name=snakemake.params.judge["quality_judge_model"],  # noqa: F821
+            )
+            if snakemake.params.judge  # noqa: F821
+            else None,
             block=snakemake.config["prep"]["mining_batch_size"],  # noqa: F821
             corpus_block=snakemake.config["prep"]["corpus_chunk_size"],  # noqa: F821
         )

@@ -92,22 +92,38 @@ def best_below(
 
 
 class Bars:
-    """Pairs of a query and a passage that is never its candidate."""
+    """Pairs of a query and a passage that is never its candidate.
+
+    Queries whose passages are one and the same set (the object) are kept as such: of the many questions about a long
+    document, its passages are held once.
+    """
 
     def __init__(self, barred: Sequence[set[int]]) -> None:
-        counts = np.fromiter(map(len, barred), np.int64, len(barred))
-        rows = np.fromiter((row for own in barred for row in own), np.int64, counts.sum())
+        number_of: dict[int, int] = {}
+        distinct: list[set[int]] = []
+        self._owners: list[list[int]] = []
+        for query, own in enumerate(barred):
+            if id(own) not in number_of:
+                number_of[id(own)] = len(distinct)
+                distinct.append(own)
+                self._owners.append([])
+            self._owners[number_of[id(own)]].append(query)
+        counts = np.fromiter(map(len, distinct), np.int64, len(distinct))
+        rows = np.fromiter((row for own in distinct for row in own), np.int64, counts.sum())
         order = np.argsort(rows, kind="stable")
-        self._rows, self._queries = rows[order], np.repeat(np.arange(len(barred)), counts)[order]
+        self._rows, self._sets = rows[order], np.repeat(np.arange(len(distinct)), counts)[order]
 
     def within(self, tile_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Queries (ascending) and columns of the pairs whose passages are among ``tile_rows`` (ascending)."""
         first, last = np.searchsorted(self._rows, (tile_rows[0], tile_rows[-1] + 1)) if len(tile_rows) else (0, 0)
-        rows, queries = self._rows[first:last], self._queries[first:last]
+        rows, sets = self._rows[first:last], self._sets[first:last]
         columns = np.searchsorted(tile_rows, rows)
         inside = tile_rows[columns] == rows
-        order = np.argsort(queries[inside], kind="stable")
-        return queries[inside][order], columns[inside][order]
+        sets, columns = sets[inside], columns[inside]
+        counts = np.fromiter((len(self._owners[own]) for own in sets), np.int64, len(sets))
+        queries = np.fromiter((query for own in sets for query in self._owners[own]), np.int64, counts.sum())
+        order = np.argsort(queries, kind="stable")
+        return queries[order], np.repeat(columns, counts)[order]
 
 
 def _take(

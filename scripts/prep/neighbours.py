@@ -67,6 +67,7 @@ class IndexFinder:
         vectors_of: Float32 vectors of given rows.
         approximate: An inverted file, or else a flat index (exact).
         query_block: Questions searched at once.
+        on_gpu: Whether the index goes to the GPUs.
     """
 
     def __init__(
@@ -78,11 +79,11 @@ class IndexFinder:
         *,
         approximate: bool,
         query_block: int,
+        on_gpu: bool = False,
     ) -> None:
         import faiss
 
-        self.rows, self.query_block, self._vectors_of = rows, query_block, vectors_of
-        self.on_gpu = has_gpu()
+        self.rows, self.query_block, self._vectors_of, self.on_gpu = rows, query_block, vectors_of, on_gpu
         dimension = queries.shape[1]
         self.facts: dict[str, Any] = {"index": "flat"}
         if approximate:

@@ -16,10 +16,16 @@ def unroll(value: dict[str, Any]) -> dict[str, Any]:
         if len(item["pos_doc"]) == 1:
             data.append(item)
             continue
-        for number, positive in enumerate(item["pos_doc"]):
-            plain = {name: item[name] for name in FIELDS if name in item}
-            data.append({**plain, "question_id": f"{item['question_id']}_{number}", "pos_doc": [positive]})
+        plain = {name: item[name] for name in FIELDS if name in item}
+        for name, positive in zip(unrolled_ids(item), item["pos_doc"], strict=True):
+            data.append({**plain, "question_id": name, "pos_doc": [positive]})
     return {"corpus": value["corpus"], "data": data}
+
+
+def unrolled_ids(item: dict[str, Any]) -> list[str]:
+    """Ids of the records that :func:`unroll` makes of one."""
+    name, count = item["question_id"], len(item["pos_doc"])
+    return [name] if count == 1 else [f"{name}_{number}" for number in range(count)]
 
 
 def prep(mined_file: str | Path, target: str | Path) -> None:

@@ -12,7 +12,7 @@ from scripts.common.beir import read_beir
 from scripts.common.contract import Contract
 from scripts.common.files import read_json, write_json
 from scripts.common.job import job, log
-from scripts.common.passages import read_corpus, searchable
+from scripts.common.passages import Passage, read_corpus, searchable
 from scripts.common.vector_store import VectorStore
 from scripts.prep.figures import draw_all
 from scripts.prep.leakage import leakage, warnings_of
@@ -46,11 +46,7 @@ def prep_report(
     split = read_json(root / "split.json", "split report") if (root / "split.json").is_file() else {}
     data = mined["data"]
     training = [*data, *val]
-    answers = [
-        passages[name].text
-        for item in training
-        for name in (*(entry["id"] for entry in item["pos_doc"]), *item.get("also_positive", ()))
-    ]
+    answers = [passages[name].text for item in training for name in trained_on(item, passages)]
     query_store, passage_store = VectorStore(store, contract, "query"), VectorStore(store, contract, "passage")
     tests: dict[str, Any] = {}
     sizes = {"questions": {"train": len(data), "val": len(val)}}
@@ -91,6 +87,17 @@ def prep_report(
     for line in said:
         log.warning("%s", line)
     return report
+
+
+def trained_on(item: Mapping[str, Any], passages: Mapping[str, Passage]) -> list[str]:
+    """Ids of the passages that training shows as an example's answer.
+
+    Of one that was cut for training, that is the passage it was cut from as well. Other known answers stand in the
+    example only so that they are no negatives.
+    """
+    names = [entry["id"] for entry in item["pos_doc"]]
+    cut = any(passages[name].training_only for name in names)
+    return [*names, *item.get("also_positive", ())] if cut else names
 
 
 def negatives_of(data: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,11 +1,13 @@
-"""Second thoughts about mined negatives: near-duplicates of a positive, and what BM25 too takes for an answer."""
+"""Second thoughts about mined negatives: near-duplicates of a positive, and what BM25 or a judge has for an answer."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from scripts.common.bm25 import BM25
+from scripts.common.llm import ChatModel
 from scripts.common.progress import progress
+from scripts.common.relevance import ANSWERS, grade
 from scripts.prep.negatives import Candidate
 
 # A verdict on a candidate of a question (by index): the reason to refuse it, or None
@@ -52,6 +54,22 @@ def bm25_agreement(
 
     def screen(question: int, candidate: Candidate) -> str | None:
         return "BM25 prefers it to the positive" if candidate.row in refused[question] else None
+
+    return screen
+
+
+def judged(model: ChatModel, questions: Sequence[str], texts: Sequence[str]) -> Screen:
+    """Refuse passages that the judge says answer the question; one request for each candidate that comes so far.
+
+    Args:
+        model: The judge.
+        questions: Question by index.
+        texts: Passage by row.
+    """
+
+    def screen(question: int, candidate: Candidate) -> str | None:
+        found = grade(model, questions[question], texts[candidate.row])["grade"]
+        return "the judge takes it for an answer" if found is not None and found >= ANSWERS else None
 
     return screen
 

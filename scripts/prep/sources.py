@@ -6,6 +6,8 @@ about what is wrong: file, line and field.
 
 import csv
 import json
+import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from scripts.prep.collections import (
     is_saved_dataset,
 )
 
+HALF_PAIR = re.compile("[\ud800-\udfff]")
 Located = tuple[str, dict[str, Any]]
 
 
@@ -38,7 +41,7 @@ def read_records(source: str | Path) -> list[dict[str, Any]]:
         UserError: Nothing is there, formats are mixed, or a record is malformed.
     """
     if not str(source).startswith(HUB) and is_beir(Path(source)):
-        return beir_records(Path(source))
+        return whole(beir_records(Path(source)))
     records = []
     pairs: list[Located] = []
     unlabelled = 0
@@ -63,14 +66,52 @@ def read_records(source: str | Path) -> list[dict[str, Any]]:
     records += own_pairs(pairs)
     if not records:
         raise UserError(f"{source} holds no record.")
-    return records
+    return whole(records)
+
+
+def whole(value: Any) -> Any:
+    """A value with U+FFFD for each half of a surrogate pair in its texts.
+
+    JSON that was cut between the two has such; neither parquet nor a tokenizer takes them.
+    """
+    if isinstance(value, str):
+        return value if value.isascii() else HALF_PAIR.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {name: whole(item) for name, item in value.items()}
+    return [whole(item) for item in value] if isinstance(value, list) else value
+
+
+def source_files(source: str) -> list[str]:
+    """The files that :func:`read_records` reads; none of a data set on the hub. Opens no more than a manifest.
+
+    Raises:
+        UserError: A folder mixes formats or holds none, or a manifest is wrong.
+    """
+    path = Path(source)
+    if source.startswith(HUB):
+        return []
+    if not path.exists():
+        return [source]
+    if is_beir(path):
+        found = [path / "corpus.jsonl", path / "queries.jsonl", *sorted(path.glob("qrels/*.tsv"))]
+    elif _is_dataset(path):
+        found = [file for file in sorted(path.rglob("*")) if file.is_file()]
+    else:
+        manifest = path / "generation_result.json" if path.is_dir() else path
+        found = _files(path)
+        if manifest.name == "generation_result.json" and manifest.is_file():
+            found = [manifest, *found]
+    return list(map(str, found))
+
+
+def _is_dataset(folder: Path) -> bool:
+    """Whether a folder is for the ``datasets`` library to read."""
+    return folder.is_dir() and (is_saved_dataset(folder) or not _present(folder)) and any(folder.iterdir())
 
 
 def _all_rows(source: str | Path) -> Iterator[tuple[str, Any]]:
     folder = Path(source)
-    if str(source).startswith(HUB) or (
-        folder.is_dir() and (is_saved_dataset(folder) or not _present(folder)) and any(folder.iterdir())
-    ):
+    if str(source).startswith(HUB) or _is_dataset(folder):
         yield from dataset_rows(source)
         return
     for path in _files(folder):
@@ -168,9 +209,9 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
-        if text.lstrip().startswith("["):
-            raise UserError(f"{path}, line {error.lineno}, column {error.colno}: {error.msg}.") from error
         # the first generation also wrote JSON Lines under the name .json
+        if not _is_json(next(iter(text.strip().splitlines()), "")):
+            raise UserError(f"{path}, line {error.lineno}, column {error.colno}: {error.msg}.") from error
         for number, row in read_jsonl(path, "question file"):
             yield f"{path}, line {number}", row
         return
@@ -179,10 +220,18 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Any]]:
         yield f"{path}, line {line} (record {number})", row
 
 
+def _is_json(line: str) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
 def _lines_of(text: str, value: Any) -> Iterator[int]:
-    """Line in which each item of a list begins, of valid JSON; of anything else the first."""
+    """Line in which each item of a list begins, of valid JSON; of anything else, in which that does."""
     if not isinstance(value, list):
-        yield 1
+        yield 1 + text[: len(text) - len(text.lstrip())].count("\n")
         return
     decoder, position, line, counted = json.JSONDecoder(), text.index("[") + 1, 1, 0
     for _ in value:
@@ -194,31 +243,81 @@ def _lines_of(text: str, value: Any) -> Iterator[int]:
 
 
 def check_record(row: dict[str, Any], place: str) -> dict[str, Any]:
-    """A record with the fields that conversion reads, whatever generation wrote it."""
+    """A record with the fields that conversion reads, whatever generation wrote it.
+
+    Numbers of chunks may be text; of an evaluation that is null there is no score.
+
+    Raises:
+        UserError: A field is not what it must be; the message names place and field.
+    """
     names = row.get("file_name") or row.get("source_id") or ""
-    names = [names] if isinstance(names, str) else [str(name) for name in names]
-    chunks = _json_field(row.get("chunks"), f"{place}: chunks")
-    for chunk in chunks:
+    names = [names] if isinstance(names, str) else [str(name) for name in _list(names, f"{place}: file_name")]
+    chunks = _list(row.get("chunks"), f"{place}: chunks")
+    for number, chunk in enumerate(chunks, start=1):
         if not isinstance(chunk, dict) or not isinstance(chunk.get("text"), str) or "chunk_id" not in chunk:
-            raise UserError(f"{place}: every chunk needs `text` and `chunk_id`.")
-    pairs = _json_field(row.get("deduplicated_qa_pairs"), f"{place}: deduplicated_qa_pairs")
-    evaluations = _json_field(row.get("qa_evaluations"), f"{place}: qa_evaluations")
-    if isinstance(evaluations, dict):
-        evaluations = evaluations.get("evaluations") or []
-    for pair in pairs:
+            raise UserError(f"{place}, chunk {number}: every chunk needs `text` and `chunk_id`.")
+        chunk["chunk_id"] = _chunk_id(chunk["chunk_id"], f"{place}, chunk {number}: chunk_id")
+    pairs = _list(row.get("deduplicated_qa_pairs"), f"{place}: deduplicated_qa_pairs")
+    for number, pair in enumerate(pairs, start=1):
+        where = f"{place}, pair {number}"
         if not isinstance(pair, dict) or not isinstance(pair.get("question"), str):
-            raise UserError(f"{place}: every pair needs a `question`.")
+            raise UserError(f"{where}: every pair needs a `question`.")
+        segments = _list(pair.get("segment_ids"), f"{where}: segment_ids")
+        pair["segment_ids"] = [_chunk_id(segment, f"{where}: segment_ids") for segment in segments]
+    evaluations = _evaluations(row.get("qa_evaluations"), place)
     source = str(row.get("source_id") or "||".join(names))
     return {"source_id": source, "file_name": names, "chunks": chunks, "pairs": pairs, "evaluations": evaluations}
 
 
-def _json_field(value: Any, what: str) -> Any:
+def _evaluations(value: Any, place: str) -> list[dict[str, Any]] | None:
+    """Evaluations in the order of the pairs; ``None`` where nothing was judged."""
+    value = _from_json(value, f"{place}: qa_evaluations")
+    if value is None:
+        return None
+    if isinstance(value, dict):
+        value = value.get("evaluations")
+    found = []
+    for number, judged in enumerate(_list(value, f"{place}: qa_evaluations"), start=1):
+        # a null among them is of a judge that failed: no score, which is not the same as no judge
+        verdict = {} if _nothing(judged) else judged
+        if not isinstance(verdict, dict):
+            raise UserError(
+                f"{place}, evaluation {number}: expected an object with `overall`, found {type(verdict).__name__}."
+            )
+        found.append(verdict)
+    return found
+
+
+def _chunk_id(value: Any, what: str) -> int | str:
+    """A number, however written, as a number: parquet and CSV tools make floats and texts of them."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise UserError(f"{what} is {value!r}, but must be a number or text.")
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+
+
+def _list(value: Any, what: str) -> list[Any]:
+    value = _from_json(value, what)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise UserError(f"{what} is {value!r}, but must be a list."[:300])
+    return value
+
+
+def _from_json(value: Any, what: str) -> Any:
     if isinstance(value, str):
         try:
             value = json.loads(value)
         except ValueError as error:
             raise UserError(f"{what} is text that is no JSON ({error}).") from error
-    return [] if value is None else value
+    return None if _nothing(value) else value
+
+
+def _nothing(value: Any) -> bool:
+    """Whether a value is null, or the NaN that pandas writes in its place."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def own_pairs(rows: list[Located]) -> list[dict[str, Any]]:

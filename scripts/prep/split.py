@@ -1,6 +1,7 @@
 """Generated records to ``train.json``, ``val.json``, ``corpus/`` and ``eval_beir/``, divided by document."""
 
 import collections
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,12 @@ def split(source: str | Path, output: str | Path, *, corpus_id: str, options: di
         records, quality_threshold=options["quality_threshold"], min_sub_score=options["min_sub_score"]
     )
     root = Path(output)
-    if options["eval_beir_path"]:
-        examples, count = without_overlap(examples, passages, reuse(options["eval_beir_path"], root / "eval_beir"))
+    frozen = reuse(options["eval_beir_path"], root / "eval_beir") if options["eval_beir_path"] else None
+    if frozen:
+        examples, count = without_overlap(examples, passages, frozen)
         left_out["overlaps the frozen test set"] += count
         options = without_test(options)
-    groups = read_groups(options)
+    groups = read_groups(options, records)
     if options["split_near_duplicates"] is not None:
         groups += near_duplicate_groups(records, passages, examples, options["split_near_duplicates"])
     askable = collections.Counter(example.document for example in examples if not example.training_only)
@@ -47,7 +49,8 @@ def split(source: str | Path, output: str | Path, *, corpus_id: str, options: di
         parts[part_of[example.document]].append(example)
     keep_apart(parts, left_out)
     parts["train"] = train = few_positives(parts["train"], options["max_pos_docs"], left_out)
-    said = warnings_of(options, parts)
+    tested = len(frozen.queries) if frozen else len({example.question for example in parts["test"]})
+    said = warnings_of(options, {"train": len(train), "val": len(parts["val"]), "test": tested}, frozen=bool(frozen))
     for line in [*(f"left out {n} pairs: {reason}" for reason, n in left_out.most_common() if n), *said]:
         log.warning("%s", line)
     if not train:
@@ -58,7 +61,7 @@ def split(source: str | Path, output: str | Path, *, corpus_id: str, options: di
     write_corpus(root / "corpus", passages, corpus_id)
     write_json(root / "train.json", training_file(train, corpus_id, 0))
     write_json(root / "val.json", training_file(parts["val"], corpus_id, len(train)))
-    if not options["eval_beir_path"]:
+    if not frozen:
         write_test_set(root / "eval_beir", passages, parts["test"], group_ids=options["use_group_id_in_eval"])
     counts = {
         "documents": {part: sum(value == part for value in part_of.values()) for part in PARTS},
@@ -76,13 +79,32 @@ def split(source: str | Path, output: str | Path, *, corpus_id: str, options: di
 
 
 def keep_apart(parts: dict[str, list[Example]], left_out: collections.Counter[str]) -> None:
-    """Take training-only pairs out of the test, and questions of the test, whatever their document, out of the rest."""
-    parts["test"] = [example for example in parts["test"] if not example.training_only]
-    asked = {plain(example.question) for example in parts["test"]}
+    """Take training-only pairs out of the test, and the test's questions and answers out of the rest.
+
+    Documents may have a passage in common (a licence, a standard answer), and a question may have answers in several.
+    A positive that answers a test question is a positive no more, but not a negative either; an example with no other
+    one is dropped. Keeping such documents in one part would, through passages that most of them have, make one of all.
+    """
+    tested = [example for example in parts["test"] if not example.training_only]
+    left_out["of a test document, but for training alone"] += len(parts["test"]) - len(tested)
+    parts["test"] = tested
+    asked = {plain(example.question) for example in tested}
+    answers = {name for example in tested for name in example.positives}
     for part in ("train", "val"):
-        kept = [example for example in parts[part] if plain(example.question) not in asked]
-        left_out["question also asked in the test"] += len(parts[part]) - len(kept)
-        parts[part] = kept
+        unasked = [example for example in parts[part] if plain(example.question) not in asked]
+        left_out["question also asked in the test"] += len(parts[part]) - len(unasked)
+        parts[part] = [kept for example in unasked if (kept := _without(answers, example))]
+        left_out["its answer is a test question's, too"] += len(unasked) - len(parts[part])
+
+
+def _without(answers: set[str], example: Example) -> Example | None:
+    """An example with none of ``answers`` among its positives; ``None`` if that leaves none."""
+    positives = [name for name in example.positives if name not in answers]
+    # of a training passage of its own, the chunk that it was cut from stands beside it
+    if not positives or (example.training_only and not answers.isdisjoint(example.also_positive)):
+        return None
+    shared = [name for name in example.positives if name in answers]
+    return dataclasses.replace(example, positives=positives, also_positive=[*example.also_positive, *shared])
 
 
 def few_positives(examples: list[Example], most: int, left_out: collections.Counter[str]) -> list[Example]:
@@ -92,18 +114,18 @@ def few_positives(examples: list[Example], most: int, left_out: collections.Coun
     return kept
 
 
-def warnings_of(options: dict[str, Any], parts: dict[str, list[Example]]) -> list[str]:
-    """What is too little, by the recipe's marks."""
-    train, test = len(parts["train"]), len(parts["test"])
+def warnings_of(options: dict[str, Any], sizes: dict[str, int], *, frozen: bool) -> list[str]:
+    """What is too little, by the recipe's marks; ``sizes`` are numbers of questions by part."""
+    train, test = sizes["train"], sizes["test"]
     said = []
     if 0 < train < 100:
         said.append(f"only {train} training examples: expect little; 100 are the least, 1000 are good")
-    if options["test_ratio"] and test < 50:
+    if (frozen or options["test_ratio"]) and test < 50:
         said.append(
             f"only {test} test queries: differences under several points mean nothing; 100 are better, 200 to 500 good"
         )
-    if options["val_ratio"] and len(parts["val"]) < 20:
-        said.append(f"only {len(parts['val'])} validation questions: the choice of a checkpoint rests on few")
+    if options["val_ratio"] and sizes["val"] < 20:
+        said.append(f"only {sizes['val']} validation questions: the choice of a checkpoint rests on few")
     return said
 
 
@@ -173,7 +195,7 @@ def write_test_set(folder: Path, passages: dict[str, Passage], examples: Sequenc
 if __name__ == "__main__":
     with job(snakemake):  # noqa: F821
         report = split(
-            snakemake.input.source or snakemake.params.source,  # noqa: F821
+            snakemake.params.source or snakemake.input.source,  # noqa: F821
             snakemake.params.output,  # noqa: F821
             corpus_id=snakemake.params.corpus_id,  # noqa: F821
             options=snakemake.params.options,  # noqa: F821

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from scripts.common.errors import UserError
+from scripts.common.files import sha256_text
 
 BOUNDARY = "\n\n=== Document Boundary ===\n\n"
 
@@ -23,12 +24,12 @@ def bundle_id(names: Sequence[str]) -> str:
 def group(
     names: Sequence[str], named: Sequence[Sequence[str]], *, size: int, largest: int, exists: Callable[[str], bool]
 ) -> tuple[list[list[str]], list[str]]:
-    """Every document in one group: those of the manifest first, the others ``size`` by ``size``.
+    """Every document in one group: those of the manifest first, the others by ``size`` or a few more.
 
     Args:
         names: The documents there are, in order.
         named: Bundles of the manifest.
-        size: Documents in a bundle that the manifest does not name.
+        size: Documents in a bundle that the manifest does not name; see :func:`neighbours`.
         largest: Most documents in any bundle.
         exists: Whether the corpus has a file of that name, though it was left out.
 
@@ -70,7 +71,23 @@ def group(
         if members:
             groups.append(members)
     rest = [name for name in names if name not in used]
-    return [*groups, *(rest[start : start + size] for start in range(0, len(rest), size))], left_out
+    return [*groups, *neighbours(rest, size, largest)], left_out
+
+
+def neighbours(names: Sequence[str], size: int, largest: int) -> list[list[str]]:
+    """Neighbours in groups of ``size`` to ``largest``; the last may be smaller.
+
+    Where the sizes leave a choice, a name's hash decides whether it opens a group. So groups do not depend on how many
+    names there are before them, and one that is added changes a few groups behind it, not all: each is a document that
+    would be asked about anew.
+    """
+    groups: list[list[str]] = []
+    for name in names:
+        count = len(groups[-1]) if groups else largest
+        if count == largest or (count >= size and int(sha256_text(name), 16) % 2):
+            groups.append([])
+        groups[-1].append(name)
+    return groups
 
 
 def read_manifest(path: str | Path) -> list[list[str]]:

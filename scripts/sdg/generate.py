@@ -15,6 +15,7 @@ from scripts.common.llm_traffic import Budget
 from scripts.common.progress import progress
 from scripts.common.replies import ReplyStore
 from scripts.sdg import full, simple
+from scripts.sdg.embedder import check_embedder
 from scripts.sdg.generated import ARTIFACT_TYPES, Generated, check_share
 from scripts.sdg.llm_free import llm_free_pairs
 from scripts.sdg.llm_free_extra import extra_pairs
@@ -250,10 +251,12 @@ if __name__ == "__main__":
     with job(snakemake):  # noqa: F821
         in_flight = snakemake.config["sdg"]["max_parallel_requests_for_gen"] or PARALLEL  # noqa: F821
         cache = f"{snakemake.config['output_dir']}/cache"  # noqa: F821
-        number, count = int(snakemake.wildcards.get("shard", 0)), snakemake.params.shards  # noqa: F821
         preview = snakemake.params.options["preview"]  # noqa: F821
         if snakemake.config["sdg"]["preview"] and not preview:  # noqa: F821
             raise UserError("sdg.preview is true: ask for the default target or `preview` alone, or set it to false.")
+        if not preview:
+            check_embedder(snakemake.config)  # noqa: F821
+        number, count = int(snakemake.wildcards.get("shard", 0)), snakemake.params.shards  # noqa: F821
         check_all_egress(
             snakemake.config,  # noqa: F821
             snakemake.input.records,  # noqa: F821

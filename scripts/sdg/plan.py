@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from scripts.common.files import read_jsonl, write_json
 from scripts.common.job import job, log
 from scripts.common.llm import LOCAL, Messages, is_loopback
+from scripts.common.llm_embedding import EMBED_BATCH
 from scripts.common.llm_traffic import estimate_tokens, price_of
 from scripts.common.redaction import redacted_url
 from scripts.common.replies import ReplyStore
@@ -22,6 +23,8 @@ Options = dict[str, Any]
 CountTokens = Callable[[str], int]
 # Of the length limit of a reply, without room for thinking, this share is expected to be used
 EXPECTED_SHARE = 0.5
+# Of a question that is not written yet
+QUESTION_TOKENS, QUESTION_BYTES = 25, 100
 # Completion tokens of a second: of one request to a hosted model, and of the bundled server in all on two cores
 # (measured with SmolLM2-135M); taken until there are replies of the same model to measure
 HOSTED_RATE, LOCAL_RATE = 60.0, 35.0
@@ -37,6 +40,7 @@ def plan(
     allowed: list[str],
     parallel: int,
     store: ReplyStore,
+    embed: tuple[str, str] | None = None,
 ) -> dict[str, Any]:
     """Write documents, chunks, calls, tokens, minutes and money, by role and in all, and where text would go.
 
@@ -49,12 +53,16 @@ def plan(
         allowed: ``allow_egress``.
         parallel: Requests under way at once, over all jobs.
         store: Earlier replies; they tell how long a call takes.
+        embed: ``(provider, model)`` that finds near duplicates among the questions; ``None`` is the base model.
     """
     records = [record for _, record in read_jsonl(records_file, "records file")]
     names = sampled(records, options)
     asked = [record for record in records if record["source_id"] in names]
     counters = {role: token_counter(llm["tokenizers"].get(model)) for role, (_, model) in roles.items()}
     calls = _calls(asked, options, counters)
+    if embed is not None:
+        roles = {**roles, "question_embedding": embed}
+        calls["question_embedding"] = count_embedding(questions(asked, options))
     by_role = {
         role: _role(calls[role], most_tries(role, options), *roles[role], llm, parallel, store) for role in roles
     }
@@ -179,6 +187,8 @@ def _role(
 
 def most_tries(role: str, options: Options) -> int:
     """Requests for one reply: one that cannot be used is asked for again, and so is what a list leaves out."""
+    if role == "question_embedding":
+        return 1
     return FRESH + (options["style"] == "full" and role != "artifact_extraction")
 
 
@@ -270,6 +280,13 @@ def count_full(record: dict[str, Any], options: Options, counters: Mapping[str, 
     )
 
 
+def count_embedding(count: int) -> list[dict[str, int]]:
+    """The calls for the vectors of so many questions."""
+    sizes = [min(EMBED_BATCH, count - start) for start in range(0, count, EMBED_BATCH)]
+    text = {"prompt": QUESTION_TOKENS, "expected": 0, "limit": 0, "bytes": QUESTION_BYTES}
+    return [{name: size * value for name, value in text.items()} for size in sizes]
+
+
 if __name__ == "__main__":
     with job(snakemake):  # noqa: F821
         plan(
@@ -279,6 +296,7 @@ if __name__ == "__main__":
             roles=snakemake.params.roles,  # noqa: F821
             llm=snakemake.params.llm,  # noqa: F821
             allowed=snakemake.params.allowed,  # noqa: F821
+            embed=snakemake.params.embed,  # noqa: F821
             parallel=snakemake.config["sdg"]["max_parallel_requests_for_gen"] or PARALLEL,  # noqa: F821
             store=ReplyStore(f"{snakemake.config['output_dir']}/cache/replies"),  # noqa: F821
         )

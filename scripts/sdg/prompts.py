@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scripts.common.files import sha256_text
 from scripts.common.llm import Messages
 from scripts.sdg.generated import ARTIFACT_TYPES
 from scripts.sdg.lookups import HELP, LOOKUPS, lookup_count
@@ -205,7 +206,8 @@ def type_counts(
 ) -> tuple[dict[str, int], dict[str, int]]:
     """How many pairs of each query type and of each reasoning type to ask for; both sum to ``wanted``.
 
-    Lookups come first; the recipe's query types share what is left.
+    Lookups come first; the recipe's query types share what is left. Which of equals get one more differs from document
+    to document.
     """
     lookups = lookup_count(wanted, options)
     queries: dict[str, float] = dict(options["query_counts"] or QUERY_WEIGHTS)
@@ -216,10 +218,11 @@ def type_counts(
     reasoning: dict[str, float] = dict(options["reasoning_counts"] or dict.fromkeys(REASONING_TYPES, 1))
     if not options["reasoning_counts"] and not any(map(_VISIBLE.search, sections)):
         del reasoning["visual"]
-    counts = largest_remainder(queries, wanted - lookups)
+    turn = int(sha256_text("\n".join(sections))[:8], 16)
+    counts = largest_remainder(queries, wanted - lookups, turn)
     if lookups:
-        counts |= largest_remainder(dict.fromkeys(LOOKUPS, 1), lookups)
-    return counts, largest_remainder(reasoning, wanted)
+        counts |= largest_remainder(dict.fromkeys(LOOKUPS, 1), lookups, turn)
+    return counts, largest_remainder(reasoning, wanted, turn)
 
 
 def _messages(system: str, user: str) -> Messages:

@@ -199,12 +199,21 @@ def judge_schema(count: int) -> dict[str, Any]:
     )
 
 
-def largest_remainder(weights: Mapping[str, float], total: int) -> dict[str, int]:
-    """Whole numbers in proportion to ``weights`` that sum to ``total``; what is left goes to the largest fractions."""
+def largest_remainder(weights: Mapping[str, float], total: int, turn: int = 0) -> dict[str, int]:
+    """Whole numbers in proportion to ``weights`` that sum to ``total``; what is left goes to the largest fractions.
+
+    Args:
+        weights: Shares by name.
+        total: Sum of the result.
+        turn: Of equal fractions those count first that come behind so many others: with another turn for each document
+            no name goes short in all of them.
+    """
     whole = sum(weights.values())
     shares = {name: total * weight / whole for name, weight in weights.items()}
     counts = {name: int(share) for name, share in shares.items()}
-    by_fraction = sorted(shares, key=lambda name: counts[name] - shares[name])
+    names = list(shares)
+    first = turn % len(names) if names else 0
+    by_fraction = sorted(names[first:] + names[:first], key=lambda name: counts[name] - shares[name])
     for name in by_fraction[: total - sum(counts.values())]:
         counts[name] += 1
     return counts

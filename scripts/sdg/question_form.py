@@ -26,6 +26,7 @@ _MORE_LETTERS = (
     "\u3001\u3005-\u300f\u3040-\u318f\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uff08\uff09\uff0c",
 )
 MARKS = "?\uff1f\u061f"
+_SCRIPTS_OF_MARKS = {"\uff1f": UNSPACED, "\u061f": re.compile("[\u0600-\u06ff]")}
 # The words that a text cannot do without; those of two languages are told apart by which are more
 _ENGLISH = frozenset("the of and is for that with are by this from which it be not can".split())
 _OTHER = frozenset(
@@ -53,7 +54,8 @@ def schema_for(passage: str) -> dict[str, Any]:
         patterns = [f"^{opening} [{alphabet}{signs}]{{20,{LONGEST}}}\\?$" for opening in _OPENINGS]
     else:
         shortest = 4 if UNSPACED.search(passage) else 12
-        patterns = [f"^[{alphabet}\u00bf][{alphabet}{signs}]{{{shortest},{LONGEST}}}[{MARKS}]$"] * QUESTIONS_PER_CALL
+        marks = "".join(mark for mark, script in _SCRIPTS_OF_MARKS.items() if script.search(passage))
+        patterns = [f"^[{alphabet}\u00bf][{alphabet}{signs}]{{{shortest},{LONGEST}}}[?{marks}]$"] * QUESTIONS_PER_CALL
     names = [f"question_{number}" for number in range(1, QUESTIONS_PER_CALL + 1)]
     return {
         "type": "object",

@@ -14,16 +14,15 @@ from typing import Any
 import numpy as np
 
 from scripts.common.contract import Contract
-from scripts.common.errors import UserError
 from scripts.common.files import read_jsonl, write_json, write_jsonl
 from scripts.common.job import job, log
-from scripts.common.llm import LOCAL, endpoint_options
 from scripts.common.llm_embedding import EmbeddingModel
 from scripts.common.replies import ReplyStore
 from scripts.common.search import unit_length
 from scripts.common.vector_store import VectorStore
 from scripts.sdg.answers import is_yes_or_no, missing, only_announces, says_too_little
 from scripts.sdg.checks import Coverage, Standing, marks, repeated_across, standing_of
+from scripts.sdg.embedder import open_embedder
 from scripts.sdg.filters import fault, normal_form
 from scripts.sdg.generated import check_share
 from scripts.sdg.lookups import LOOKUPS
@@ -34,7 +33,8 @@ from scripts.sdg.report import check_records, draw, summary, write_provenance
 PASSING_SCORE = 7.0
 # A question that can be answered by yes or no is a statement, all of which its segment should speak of
 YES_OR_NO_COVERAGE = 0.9
-BLOCK = 512
+# Numbers in memory: 64 MB
+SCORES_AT_ONCE = 2**24
 
 # A question's vector of unit length; none where it does not fit the embedding model
 VectorOf = Callable[[str], np.ndarray | None]
@@ -146,9 +146,10 @@ def rank_own_segments(records: Sequence[dict[str, Any]], contract: Contract, sto
         return ranks
     corpus = VectorStore(store, contract, "passage").gather(passages)
     queries = VectorStore(store, contract, "query").gather([pair["question"] for _, pair, _ in pairs])
-    for start in range(0, len(pairs), BLOCK):
-        scores = queries[start : start + BLOCK] @ corpus.T
-        for row, (number, _, own) in zip(scores, pairs[start : start + BLOCK], strict=True):
+    block = max(1, SCORES_AT_ONCE // len(passages))
+    for start in range(0, len(pairs), block):
+        scores = queries[start : start + block] @ corpus.T
+        for row, (number, _, own) in zip(scores, pairs[start : start + block], strict=True):
             ranks[number].append(standing_of(row, own))
     return ranks
 
@@ -274,19 +275,6 @@ def evaluation(rank: int, top_k: int | None) -> dict[str, Any]:
     dimension = {"score": max(1, round(score)), "justification": note}
     dimensions = {name: dict(dimension) for name in ("relevance", "accuracy", "context_support", "clarity")}
     return {**dimensions, "overall": {"score": max(1.0, score), "assessment": note}, "improvements": ""}
-
-
-def open_embedder(config: dict[str, Any], store: ReplyStore) -> EmbeddingModel | None:
-    """The endpoint that ``sdg.embed_model`` names, or ``None``; :class:`UserError` when it cannot be used."""
-    provider, model = config["sdg"]["embed_provider"], config["sdg"]["embed_model"]
-    if model is None:
-        return None
-    if provider == LOCAL and LOCAL not in config["llm"]["providers"]:
-        raise UserError(
-            "sdg.embed_provider is local, but the bundled server makes no vectors. Set sdg.embed_model to null (the "
-            "base model then finds duplicates), or name a provider of llm.providers."
-        )
-    return EmbeddingModel(**endpoint_options(config, provider), model=model, store=store)
 
 
 def segment_texts(record: dict[str, Any], pair: dict[str, Any]) -> list[str]:

@@ -27,6 +27,7 @@ _PREFACE = re.compile(
     r"(?=(?:how|what|why|when|where|which|who|whether) )",
     re.IGNORECASE,
 )
+_NUMBER = re.compile(r"^\d+[.)] ")
 _WHOLE = re.compile(r'"question_\d"\s*:\s*"((?:[^"\\]|\\["\\/bfnrt])*)"')
 # A line with a question, with the number, bullet or quotes that models put around one
 _LINE = re.compile(
@@ -139,7 +140,7 @@ def _in_json(value: Any) -> list[str]:
 
 
 def _one_line(text: str) -> str:
-    asked = _PREFACE.sub("", " ".join(text.split()))
+    asked = _PREFACE.sub("", _NUMBER.sub("", " ".join(text.split())))
     return asked[:1].upper() + asked[1:]
 
 

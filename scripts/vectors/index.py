@@ -7,6 +7,8 @@ names its version (the digest of all that decides a vector), and :func:`open_ind
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from scripts.common.contract import Contract
 from scripts.common.errors import UserError
 from scripts.common.files import atomic_path, read_json, write_json
@@ -59,7 +61,7 @@ def write_index(
         for part in table.to_batches(BLOCK):
             vectors = stored.require(part["text"].to_pylist())
             if not index.is_trained:
-                index.train(vectors)
+                train(index, vectors, factory)
             index.add(vectors)
             column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), contract.dimension)
             writer.write_table(pa.table([part["id"], part["text"], column], schema=schema))
@@ -68,6 +70,8 @@ def write_index(
     facts = {
         "schema_version": 1,
         "version": tag,
+        # of the checkpoint, also where a graph of it made the vectors: what /v1/metadata of a service shows
+        "source_version": contract.index_version(),
         "passages": len(table),
         "dimension": contract.dimension,
         "metric": "inner product",
@@ -80,8 +84,21 @@ def write_index(
     return facts
 
 
+def train(index: Any, vectors: np.ndarray, factory: str) -> None:
+    """Fit an index that needs it; :class:`UserError` when the passages are too few for the description."""
+    try:
+        index.train(vectors)
+    except RuntimeError as error:
+        # before it FAISS names its function, file and condition
+        reason = str(error).strip().rsplit(": ", 1)[-1]
+        raise UserError(
+            f"index.faiss_factory is {factory}, which FAISS cannot fit to {len(vectors)} passages ({reason}). Choose "
+            "one for fewer passages, such as Flat or HNSW32."
+        ) from error
+
+
 def open_index(folder: str | Path, contract: Contract) -> tuple[Any, list[str]]:
-    """The FAISS index of a folder and the passage id of each row, for queries of this model.
+    """The FAISS index of a folder and the passage id of each row, for queries of this model or of a graph of it.
 
     Raises:
         UserError: The folder's files are of another model, or of two.
@@ -95,7 +112,8 @@ def open_index(folder: str | Path, contract: Contract) -> tuple[Any, list[str]]:
     index = faiss.read_index(str(folder / "corpus.faiss"))
     wanted = version_of(contract)
     found = {facts["version"], (table.schema.metadata or {}).get(VERSION.encode(), b"").decode()}
-    if found != {wanted}:
+    related = len(found) == 1 and facts.get("source_version") == contract.index_version()
+    if found != {wanted} and not related:
         raise UserError(
             f"the index in {folder} is of version {' and '.join(sorted(found))}, but the model is {wanted}: their "
             "vectors do not go together. Run `snakemake reindex`."

@@ -252,7 +252,10 @@ def main() -> None:
         folder = Path(name)
         if arguments.part == "collection":
             write_collection(folder)
-            cold, their_cold = run("ours, cold", folder), run("sentence-transformers, cold, filling its cache folder", folder)
+            cold, their_cold = (
+                run("ours, cold", folder),
+                run("sentence-transformers, cold, filling its cache folder", folder),
+            )
             compare(cold, their_cold)
             warm = run("ours, vectors known", folder)
             compare(warm, run("sentence-transformers, without a cache folder (its default)", folder))

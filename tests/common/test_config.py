@@ -1,4 +1,5 @@
 import copy
+from pathlib import Path
 
 import pytest
 import yaml
@@ -107,6 +108,7 @@ def test_resolve_leaves_its_argument_as_it_was() -> None:
         ({"finetune__general_set": "x", "finetune__select": "last"}, ["set finetune.select=validation"]),
         ({"eval__decide_on": "people"}, ["eval.decide_on is 'people', which is no test set; there are heldout"]),
         ({"prep__test_ratio": 0, "prep__train_ratio": 0.9}, ["prep.test_ratio is 0", "eval.test_sets"]),
+        ({"eval__finetuned_model_path": "scripts"}, ["eval.finetuned_model_path: scripts has no contract.json"]),
         ({"prep__split_strategy": "groups"}, ["needs prep.groups_json"]),
         ({"eval__test_sets": {"heldout": "x"}}, ["eval.test_sets.heldout"]),
         ({"eval__eval_base": False, "eval__eval_finetuned": False}, ["all false; set one"]),
@@ -125,6 +127,28 @@ def test_mistakes_are_named_with_their_fix(changes: dict, words: list[str]) -> N
     text = complaint(**changes)
     for word in words:
         assert word in text
+
+
+@pytest.mark.parametrize(
+    ("option", "named"),
+    [
+        ("eval_beir_path", "out/stage1_data_prep/eval_beir"),
+        ("eval_beir_path", "here/eval_beir"),
+        ("train_input_file", "./elsewhere/../out/stage1_data_prep/train.json"),
+        ("sdg_input_path", "out/stage1_data_prep/eval_beir"),
+        ("sdg_input_path", "out/stage0_sdg/generation_result.json"),
+    ],
+)
+def test_what_a_run_writes_is_not_its_input(
+    option: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out" / "stage1_data_prep").mkdir(parents=True)
+    (tmp_path / "here").symlink_to("out/stage1_data_prep")
+    given_options = {"output_dir": "out", f"prep__{option}": named, "eval__test_sets": {"people": "x"}}
+    assert f"prep.{option} is {named}" in complaint(**given_options)
+    assert "copy it elsewhere first" in complaint(**given_options)
+    resolve(EMBEDDED_DEFAULT | {"output_dir": "out2", f"prep.{option}": named, "eval.test_sets": {"people": "x"}})
 
 
 def test_all_mistakes_are_told_at_once() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from scripts.common.contract import Contract, check_against_folder, join_prefix, weights_digest
+from scripts.common.contract import Contract, check_against_folder, contract_inputs, join_prefix, weights_digest
 from scripts.common.errors import UserError
 
 CONTRACT = Contract(
@@ -115,3 +115,22 @@ def test_the_digest_follows_what_decides_vectors(folder: Path) -> None:
 def test_a_folder_without_weights(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no weights"):
         weights_digest(tmp_path)
+
+
+def test_a_contract_follows_every_file_that_it_is_made_from(tmp_path: Path) -> None:
+    (tmp_path / "1_Pooling").mkdir()
+    names = [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "modeling.py",
+        "modules.json",
+        "1_Pooling/config.json",
+    ]
+    for name in [*names, "README.md", "pytorch_model.bin"]:
+        (tmp_path / name).write_text("{}")
+    assert contract_inputs(str(tmp_path)) == sorted(f"{tmp_path}/{name}" for name in names)
+    assert contract_inputs("package:x") == contract_inputs("org/name") == []
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="has no weights"):
+        contract_inputs(str(tmp_path / "empty"))

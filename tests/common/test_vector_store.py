@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from scripts.common.contract import Contract
+from scripts.common.errors import UserError
+from scripts.common.search import top_k
 from scripts.common.vector_store import RECORD, VectorStore
 
 CONTRACT = Contract(
@@ -48,6 +50,42 @@ def test_a_damaged_row_is_found_and_replaced(store: VectorStore, tmp_path: Path)
     mended = VectorStore(tmp_path, CONTRACT, "passage")
     assert mended.missing(TEXTS) == []
     np.testing.assert_array_equal(mended.gather(TEXTS), ROWS)
+
+
+def test_a_damaged_row_is_not_read(store: VectorStore, tmp_path: Path) -> None:
+    file = next(store.folder.glob("*.vec"))
+    raw = bytearray(file.read_bytes())
+    raw[20] ^= 1
+    file.write_bytes(raw)
+    again = VectorStore(tmp_path, CONTRACT, "passage")
+    np.testing.assert_array_equal(again.gather(["three", "one"]), ROWS[[2, 0]])
+    for read in (again.gather, again.require, lambda texts: again.view(texts)[:]):
+        with pytest.raises(UserError, match=r"has a damaged vector of m.*Delete the manifests below vectors/"):
+            read(TEXTS)
+
+
+def test_a_row_is_checked_once(store: VectorStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.gather(TEXTS)
+    checked: list[int] = []
+    monkeypatch.setattr(store, "_is_sound", lambda *place: bool(checked.append(place[1])) or True)
+    store.gather(TEXTS)
+    assert not checked
+
+
+def test_what_was_deleted_is_said(store: VectorStore) -> None:
+    for read in (store.gather, store.require, store.view):
+        with pytest.raises(UserError, match=r"lacks vectors of m\. Were files below cache/ deleted"):
+            read(["one", "never"])
+
+
+def test_a_view_is_read_by_slices(store: VectorStore) -> None:
+    view = store.view(["three", "one", "two"])
+    assert view.shape == (3, 4)
+    np.testing.assert_array_equal(view[1:], ROWS[:2])
+    rows, scores = top_k(ROWS, view, 2, corpus_block=1)
+    plain = top_k(ROWS, ROWS[[2, 0, 1]], 2)
+    np.testing.assert_array_equal(rows, plain[0])
+    np.testing.assert_array_equal(scores, plain[1])
 
 
 @pytest.mark.parametrize("lost", [1, 17, 4 * 4 + 3])

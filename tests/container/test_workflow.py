@@ -1,6 +1,7 @@
 """The workflow deploys, verifies and stops: as a process, and as a container on a real engine."""
 
 import json
+import signal
 from pathlib import Path
 
 import httpx
@@ -10,7 +11,7 @@ from scripts.common.beir import write_beir
 from scripts.deploy.container import LABEL
 from tests.deploy.test_deploy import servers_of
 from tests.outside import free_port
-from tests.workflow.conftest import Workspace
+from tests.workflow.conftest import Workspace, kill_group, wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -52,6 +53,35 @@ def test_as_a_process(serving: Workspace) -> None:
     record = deploy_verify_stop(serving.with_config(deploy__backend="onnx"))
     assert record["backend"] == "onnx"
     assert servers_of(serving.output) == []
+
+
+def test_a_service_in_the_foreground_lets_other_runs_in(serving: Workspace) -> None:
+    workspace = serving.with_config(deploy__backend="onnx", deploy__detach=False)
+    record = workspace.output / "stage5_deploy/deployment.json"
+    holding = workspace.start("deploy")
+    try:
+        wait_until(lambda: record.is_file() and json.loads(record.read_text())["state"] == "ready", 120, "ready")
+        workspace.snakemake("verify")
+        assert workspace.read("stage5_deploy/verify.json")["verified"]
+        # the same again is kept, not held
+        workspace.snakemake("deploy")
+        workspace.snakemake("undeploy")
+        assert holding.wait(30) == 0, holding.stdout.read() if holding.stdout else ""
+    finally:
+        if holding.poll() is None:
+            kill_group(holding, signal.SIGTERM)
+    assert servers_of(workspace.output) == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "job"), [("variants/int8", "export_variants"), ("onnx", "export"), ("../../own", None)]
+)
+def test_a_folder_of_the_workflows_own_export_is_made_before_it_is_served(
+    serving: Workspace, folder: str, job: str | None
+) -> None:
+    workspace = serving.with_config(deploy__model_dir=str(serving.output / "stage4_export" / folder))
+    jobs = workspace.jobs("deploy")
+    assert jobs == {"deploy": 1} if job is None else jobs[job] == 1
 
 
 @pytest.mark.container

@@ -93,6 +93,36 @@ def test_a_cancelled_request_leaves_the_queue() -> None:
     assert sum(computed) < 10_000
 
 
+def test_texts_that_are_still_read_take_their_place_in_the_queue() -> None:
+    async def run() -> None:
+        batcher = Batcher(sums, 2, token_budget=2, queue_tokens=10)
+        # an empty queue takes any request
+        with batcher.reserve(50):
+            assert batcher.waiting_tokens == 50
+            with pytest.raises(QueueFullError), batcher.reserve(1):
+                pass
+        assert batcher.waiting_tokens == 0
+        assert len(await batcher.embed([[1]])) == 1
+
+    asyncio.run(run())
+
+
+def test_when_a_lane_breaks_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise MemoryError
+
+    async def run() -> None:
+        batcher = Batcher(sums, 2, token_budget=2, queue_tokens=10)
+        assert batcher.broken is None
+        monkeypatch.setattr("scripts.deploy.batcher.plan_batches", broken)
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="broken"):
+                await asyncio.wait_for(batcher.embed([[1, 1]]), 5)
+        assert isinstance(batcher.broken, MemoryError)
+
+    asyncio.run(run())
+
+
 def test_a_fault_of_the_model_fails_its_batch_and_not_the_server() -> None:
     def fragile(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         if (ids == 13).any():

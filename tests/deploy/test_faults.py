@@ -1,6 +1,7 @@
 """Limits and faults of the server: every refusal has its status, and others are served meanwhile."""
 
 import concurrent.futures
+import dataclasses
 import json
 import signal
 import socket
@@ -13,6 +14,10 @@ import httpx
 import psutil
 import pytest
 
+from scripts.common.config import defaults
+from scripts.common.encoder import open_encoder
+from scripts.deploy.api import create_app
+from scripts.deploy.limits import Limits
 from tests.deploy.conftest import Server, running
 from tests.deploy.test_server import metric, post
 
@@ -151,7 +156,7 @@ def test_under_load_sigterm_loses_nothing_that_was_accepted(exported: Path, tmp_
         for thread in threads:
             thread.join(60)
         server.process.wait(30)
-        accepted = [entry["status"] for entry in server.entries()]
+        accepted = [entry["status"] for entry in server.entries() if entry["event"] == "embeddings"]
     assert seen.count(200) == accepted.count(200) == len(accepted) > 16
     assert set(seen) <= {200, 503, "RemoteProtocolError", "ReadError", "WriteError"}
 
@@ -161,8 +166,66 @@ def test_a_hundred_thousand_inputs_and_ten_megabytes_leave_the_server_quick(serv
     for _ in range(3):
         assert post(server, input=["a"] * 100_000).status_code == 400
         assert post(server, input="a" * 10_000_000).status_code == 413
+        # faulty in each of a million elements
+        for faulty in ([1, *["a"] * 1_000_000], [["a"] * 1_000_000], ["a", *[1] * 1_000_000]):
+            start = time.monotonic()
+            assert post(server, input=faulty).status_code == 400
+            assert time.monotonic() - start < 3
+        assert post(server, input="a", **{f"k{number}": 1 for number in range(400_000)}).status_code == 400
     assert post(server, input="a").status_code == 200
     assert psutil.Process(server.process.pid).memory_info().rss - before < 200_000_000
+
+
+def test_a_client_that_leaves_is_not_computed_for(exported: Path, tmp_path: Path) -> None:
+    with running(exported, tmp_path / "log") as server:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{server.url}/v1/embeddings", json={"model": "tiny", "input": LARGE * 4}, timeout=1)
+        deadline = time.monotonic() + 5
+        while not server.entries():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert server.entries()[0]["status"] == 499
+        assert metric(server, "embeddings_waiting_tokens") == 0
+
+
+def test_endless_texts_do_not_hold_up_short_ones(server: Server) -> None:
+    """Whole ones of 7 MB would take seconds each on the tokenizer's thread."""
+    long = [in_background(server, input="some words to embed " * 350_000) for _ in range(4)]
+    start = time.monotonic()
+    assert [job.result().status_code for job in long] == [200] * 4
+    assert time.monotonic() - start < 8
+
+
+def test_megabytes_of_blanks_are_refused_beyond_some_and_hold_up_nobody(server: Server) -> None:
+    blanks = [in_background(server, input=" " * 1_000_000 + "a") for _ in range(24)]
+    while not any(job.running() for job in blanks):
+        time.sleep(0.01)
+    start = time.monotonic()
+    assert post(server, input="a").status_code == 200
+    assert time.monotonic() - start < 3
+    assert {job.result().status_code for job in blanks} == {200, 429}
+
+
+def test_a_server_whose_model_no_longer_computes_is_not_ready(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from starlette.testclient import TestClient
+
+    def broken(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("scripts.deploy.batcher.plan_batches", broken)
+    app = create_app(open_encoder(exported / "contract.json"), "tiny")
+    with TestClient(app, raise_server_exceptions=False) as client:
+        assert client.get("/v1/health/ready").status_code == 200
+        assert client.post("/v1/embeddings", json={"model": "tiny", "input": "a"}).status_code == 500
+        assert client.get("/v1/health/ready").status_code == 503
+        assert client.get("/v1/health/live").status_code == 200
+
+
+def test_what_stops_a_server_waits_for_its_longest_request() -> None:
+    limits = Limits(request_seconds=300)
+    assert limits.arguments() == ["--request-seconds=300"]
+    assert limits.stop_seconds > limits.drain_seconds >= limits.body_seconds + limits.request_seconds
+    assert defaults()["deploy"]["limits"] == dataclasses.asdict(Limits())
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ import openai
 import psutil
 import pytest
 
+from scripts.common.contract import Contract
 from scripts.common.encoder import open_encoder
 from tests.deploy.conftest import Server, running
 
@@ -49,7 +50,14 @@ def test_openai_client_gets_the_checkpoints_vectors_as_base64_and_as_floats(
             reply = client.embeddings.create(input=[QUERY], model="tiny", extra_body={"input_type": "query"}, **extra)
             np.testing.assert_allclose(reply.data[0].embedding, reference[0], atol=1e-6)
             assert reply.usage.total_tokens == reply.usage.prompt_tokens > 5
-        assert [model.id for model in client.models.list()] == ["tiny"]
+        assert [model.id for model in client.models.list()] == ["tiny", "tiny-query", "tiny-passage"]
+        assert client.models.retrieve("tiny-query").id == "tiny-query"
+        with pytest.raises(openai.NotFoundError):
+            client.models.retrieve("other/model")
+        # what this client cannot send as input_type, the name says
+        named = client.embeddings.create(input=[QUERY], model="tiny-query")
+        assert named.model == "tiny-query"
+        np.testing.assert_allclose(named.data[0].embedding, reference[0], atol=1e-6)
 
 
 def test_async_openai_client(server: Server) -> None:
@@ -81,6 +89,16 @@ def test_token_ids_give_the_vector_of_their_text(server: Server, exported: Path)
     text = vectors(post(server, input="a wing"))
     np.testing.assert_allclose(vectors(post(server, input=ids)), text, atol=1e-6)
     np.testing.assert_allclose(vectors(post(server, input=[ids, ids])), text.repeat(2, 0), atol=1e-6)
+
+
+@pytest.mark.parametrize("truncate", ["END", "START"])
+def test_long_token_ids_are_cut_as_their_text_is(server: Server, exported: Path, truncate: str) -> None:
+    text = "alpha " * 200 + "omega " * 200
+    tokenizer = open_encoder(exported / "contract.json").tokenizer
+    ids = tokenizer.encode(text).ids
+    assert len(ids) > 400
+    cut = vectors(post(server, input=text, truncate=truncate))
+    np.testing.assert_allclose(vectors(post(server, input=ids, truncate=truncate)), cut, atol=1e-6)
 
 
 def test_query_and_passage_differ_by_their_prefix(server: Server) -> None:
@@ -116,6 +134,11 @@ def test_dimensions_cut_and_normalise_and_base64_is_little_endian_float32(server
         ({"input": ["a"] * 100_000}, "2048"),
         ({"input": [999_999]}, "check_embedding_ctx_length"),
         ({"input": [-1]}, "token id -1"),
+        # what LangChain sends by default: ids of OpenAI's tokenizer, some of which are tokens here too
+        ({"input": [[9906, 1917], [9906]]}, "check_embedding_ctx_length=False"),
+        ({"input": "a", "model": "tiny-query", "input_type": "passage"}, "contradicts"),
+        ({"input": [1, "a"]}, "input must be"),
+        ({"input": None}, "input must be"),
         ({"input": "\ud800"}, "input must be"),
         ({"input": "a", "dimensions": 385}, "at most 384"),
         ({"input": "a", "input_type": "banana"}, "input_type"),
@@ -176,12 +199,32 @@ def test_requests_at_once_share_batches_and_get_their_own_vectors(server: Server
     np.testing.assert_allclose(replies, vectors(post(server, input=texts)), atol=1e-5)
 
 
-def test_metrics_and_metadata_and_logs_without_texts(server: Server) -> None:
+def test_metrics_and_metadata_and_logs_without_texts(server: Server, tiny_model: Path) -> None:
     post(server, input="a very secret text")
     assert metric(server, 'embeddings_requests_total{status="200"}') > 0
-    assert httpx.get(f"{server.url}/v1/metadata").json()["contract"]["dimension"] == 384
+    facts = httpx.get(f"{server.url}/v1/metadata").json()
+    assert facts["contract"]["dimension"] == 384
+    # what an index of the checkpoint's vectors is compared with
+    checkpoint = Contract.load(tiny_model / "contract.json")
+    assert facts["source_sha256"] == checkpoint.weights_sha256
+    assert facts["index_version"] == checkpoint.index_version()
     assert "secret" not in server.log.read_text()
     assert {"event", "status", "side", "texts", "tokens", "ms"} <= set(server.entries()[-1])
+    assert metric(server, 'embeddings_batch_texts_bucket{le="1.0"}') > 0
+
+
+def test_refusals_are_counted_and_logged_too(exported: Path, tmp_path: Path) -> None:
+    limits = ("--api-key-env=SERVE_TEST_KEY", "--body-bytes=1000", "--body-seconds=0.5")
+    with running(exported, tmp_path / "log", *limits, SERVE_TEST_KEY="k") as server:
+        url, headers = f"{server.url}/v1/embeddings", {"Authorization": "Bearer k"}
+        assert post(server, input="a").status_code == 401
+        assert httpx.post(url, content=b"a" * 2000, headers=headers).status_code == 413
+        assert httpx.post(url, json={"model": "tiny"}, headers=headers).status_code == 400
+        assert httpx.post(url, content=iter([b"{", b"}"]), headers=headers).status_code == 400
+        metrics = httpx.get(f"{server.url}/v1/metrics", headers=headers).text
+        for status, count in ((401, 1), (413, 1), (400, 2)):
+            assert f'embeddings_requests_total{{status="{status}"}} {count}.0' in metrics
+        assert [entry["status"] for entry in server.entries()] == [401, 413, 400, 400]
 
 
 def metric(server: Server, name: str) -> float:
@@ -190,7 +233,7 @@ def metric(server: Server, name: str) -> float:
 
 
 def test_with_a_key_only_health_is_open(exported: Path, tmp_path: Path) -> None:
-    with running(exported, tmp_path / "log", "--api-key-env=SERVE_TEST_KEY", SERVE_TEST_KEY="s3cret") as server:
+    with running(exported, tmp_path / "log", "--api-key-env=SERVE_TEST_KEY", SERVE_TEST_KEY="s3cret\r") as server:
         assert httpx.get(f"{server.url}/v1/health/ready").status_code == 200
         assert httpx.get(f"{server.url}/v1/metrics").status_code == 401
         assert post(server, input="a").status_code == 401
@@ -240,6 +283,6 @@ def test_generated_requests_find_no_server_error(server: Server, tmp_path: Path)
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert "/v1/embeddings" in httpx.get(f"{server.url}/openapi.json").text
-    entries = server.entries()[before:]
+    entries = [entry for entry in server.entries()[before:] if entry["event"] == "embeddings"]
     assert len(entries) >= 5, "requests that pass the schema reach the model"
     assert all(entry["status"] < 500 for entry in entries)

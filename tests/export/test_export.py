@@ -54,6 +54,8 @@ def test_a_sound_export_passes_and_every_file_is_listed_with_its_checksum(
     assert (rows[0], len(rows)) == ("side,cosine", 7)
     assert "<svg" in (tmp_path / "parity.svg").read_text()
     assert (tmp_path / "parity.png").stat().st_size > 1000
+    assert not (tmp_path / "refused").exists()
+    assert found["contract"]["source_sha256"] == Contract.load(tiny_model / "contract.json").weights_sha256
     assert found["dtype"] == "fp32"
     assert {Path(name).name for name in found["files"]} >= {"model.onnx", "tokenizer.json", "contract.json"}
     graph = onnx.load(exported / "model.onnx")
@@ -68,25 +70,42 @@ def test_flipped_weights_fail_the_gate(
     tiny_model: Path, exported: Path, test_set: Path, tmp_path: Path, share: float
 ) -> None:
     damaged = Path(shutil.copytree(exported, tmp_path / "onnx"))
-    graph = onnx.load(damaged / "model.onnx")
-    tensor = max(
-        (item for item in graph.graph.initializer if len(item.dims) == 2 and item.dims[0] < 2000),
-        key=lambda item: np.prod(item.dims),
-    )
-    weights = onnx.numpy_helper.to_array(tensor).copy()
-    rows = max(1, int(share * len(weights)))
-    weights[:rows] *= -1
-    tensor.CopyFrom(onnx.numpy_helper.from_array(weights, tensor.name))
-    onnx.save(graph, damaged / "model.onnx")
+    flip(damaged / "model.onnx", share)
     # the digest alone catches a change on disk ...
     with pytest.raises(UserError, match="not those of"):
         gate(tiny_model, damaged, test_set, tmp_path / "export.json")
     # ... and the vectors one that was there when the contract was written
     contract = Contract.load(damaged / "contract.json")
     dataclasses.replace(contract, weights_sha256=weights_digest(damaged)).save(damaged / "contract.json")
-    with pytest.raises(UserError, match="fails the parity check"):
-        gate(tiny_model, damaged, test_set, tmp_path / "export.json")
+    with pytest.raises(UserError, match=r"(?s)fails the parity check.*refused/parity\.svg"):
+        gate(tiny_model, damaged, test_set, tmp_path / "export.json", draw=True)
     assert not (tmp_path / "export.json").exists()
+    # Snakemake deletes what a failed job declares; the figure that shows what is wrong is elsewhere
+    assert not (tmp_path / "parity.svg").exists()
+    assert sorted(path.name for path in (tmp_path / "refused").iterdir()) == ["parity.csv", "parity.png", "parity.svg"]
+
+
+def test_a_damaged_graph_for_loaders_fails_the_gate_too(tiny_model: Path, test_set: Path, tmp_path: Path) -> None:
+    folder = exported_from(tiny_model, tmp_path / "onnx", for_loaders=True)
+    gate(tiny_model, folder, test_set, tmp_path / "export.json")
+    found = json.loads((tmp_path / "export.json").read_text())
+    assert found["parity"]["loaders"]["min_cosine"] > 0.9999
+    flip(folder / "sentence_transformers" / "model.onnx", 1.0)
+    with pytest.raises(UserError, match=r"sentence_transformers fails the parity check"):
+        gate(tiny_model, folder, test_set, tmp_path / "export.json")
+
+
+def flip(path: Path, share: float) -> None:
+    """Change the signs in a share of the rows of the largest layer's weights."""
+    graph = onnx.load(path)
+    tensor = max(
+        (item for item in graph.graph.initializer if len(item.dims) == 2 and item.dims[0] < 2000),
+        key=lambda item: np.prod(item.dims),
+    )
+    weights = onnx.numpy_helper.to_array(tensor).copy()
+    weights[: max(1, int(share * len(weights)))] *= -1
+    tensor.CopyFrom(onnx.numpy_helper.from_array(weights, tensor.name))
+    onnx.save(graph, path)
 
 
 @pytest.mark.parametrize("pooling", ["avg", "cls", "last"])
@@ -94,7 +113,7 @@ def test_poolings_of_an_encoder(tiny_model: Path, tmp_path: Path, pooling: str, 
     model = Path(shutil.copytree(tiny_model, tmp_path / "model"))
     contract = Contract.load(model / "contract.json")
     dataclasses.replace(contract, pooling=pooling, model=".").save(model / "contract.json")
-    gate(model, exported_from(model, tmp_path / "onnx"), test_set, tmp_path / "export.json")
+    gate(model, exported_from(model, tmp_path / "onnx", for_loaders=True), test_set, tmp_path / "export.json")
 
 
 @pytest.mark.parametrize("pooling", ["avg", "last"])

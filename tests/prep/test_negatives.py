@@ -5,6 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scripts.common.passages import Passage
+from scripts.prep.mine import forbidden_rows
 from scripts.prep.negatives import best_below, limit
 
 
@@ -34,12 +36,30 @@ def test_best_below_passes_over_nothing_in_large_tiles(seed: int, passages: int,
     queries = chooser.integers(-3, 4, (7, 2)).astype(np.float32)
     limits = np.append(chooser.integers(-3, 6, 6), np.inf).astype(np.float32)
     barred = [set(chooser.integers(0, passages, 40).tolist()) for _ in queries]
+    # questions about one document share a set
+    barred[3] = barred[5] = barred[1]
     found = best_below(queries, [(np.arange(passages), corpus)], limits, barred, count)
     for query, most, bars, got in zip(queries, limits, barred, found, strict=True):
         scores = corpus @ query
         order = [row for row in np.lexsort((np.arange(passages), -scores)).tolist() if row not in bars]
         wanted = [(row, float(scores[row]), rank) for rank, row in enumerate(order, 1) if scores[row] <= most][:count]
         assert [(c.row, c.score, c.rank) for c in got] == wanted
+
+
+def test_questions_about_a_document_share_what_is_barred() -> None:
+    passages = {f"p{n}": Passage(f"text {n}", [f"d{n // 50}"]) for n in range(200)}
+    passages["cut"] = Passage("cut", ["d0"], training_only=True)
+    passages["loose"] = Passage("loose", [])
+    data = [
+        {"question": f"q{n}", "pos_doc": [{"id": name}], "also_positive": also}
+        for n, (name, also) in enumerate([("p0", []), ("p7", []), ("cut", ["p3"]), ("p60", []), ("p2", ["loose"])])
+    ]
+    rows = {name: row for row, name in enumerate(passages)}
+    first = {rows[f"p{n}"] for n in range(50)} | {rows["cut"]}
+    found = forbidden_rows(data, passages, same_document=False)
+    assert found == [first, first, first, {rows[f"p{n}"] for n in range(50, 100)}, first | {rows["loose"]}]
+    assert found[0] is found[1] is found[2]
+    assert forbidden_rows(data, passages, same_document=True)[2] == {rows["cut"], rows["p3"]}
 
 
 @given(score=st.floats(-1, 1), margin=st.floats(0.01, 1))

@@ -10,7 +10,7 @@ import pytest
 from scripts.common.errors import UserError
 from scripts.common.passages import passage_id
 from scripts.prep.convert import convert
-from scripts.prep.sources import read_records
+from scripts.prep.sources import read_records, source_files
 from tests.prep.test_split import record
 
 PAIRS = [("what is lift", "Lift is a force."), ("what is drag", "Drag, too,\nis a force.")]
@@ -99,6 +99,65 @@ def test_own_pairs_whatever_their_columns(tmp_path: Path, suffix: str, question:
     assert pairs_of(write(tmp_path / f"x{suffix}", rows(question, passage))) == OWN
 
 
+def test_scores_and_segments_as_others_write_them(tmp_path: Path) -> None:
+    value = json.loads(json.dumps(RECORDS))
+    value[0]["deduplicated_qa_pairs"][0] |= {"segment_ids": ["1"], "passage": "no cut of the workflow's"}
+    value[0]["qa_evaluations"] = [{"overall": 8.5}]
+    value[1]["chunks"][0]["chunk_id"] = 1.0
+    assert pairs_of(write(tmp_path / "x.jsonl", value)) == GENERATED
+
+
+@pytest.mark.parametrize("verdict", [None, {}, {"overall": None}, {"overall": {"score": float("nan")}}, float("nan")])
+def test_an_evaluation_without_a_score_is_below_every_threshold(tmp_path: Path, verdict: Any) -> None:
+    value = json.loads(json.dumps(RECORDS))
+    value[0]["qa_evaluations"] = {"evaluations": [verdict]}
+    _, examples, left_out = convert(read_records(write(tmp_path / "x.jsonl", value)), quality_threshold=7)
+    assert [example.question for example in examples] == ["second?"]
+    assert left_out == {"no overall score": 1}
+
+
+def test_half_a_surrogate_pair_is_replaced(tmp_path: Path) -> None:
+    from scripts.common.passages import read_corpus, write_corpus
+
+    value = [record("a\udcff.txt", ["half \ud83d pair"], [("why \ud83d?", [1])])]
+    passages, examples, _ = convert(read_records(write(tmp_path / "x.jsonl", value)), quality_threshold=7)
+    assert examples[0].question == "why \ufffd?"
+    write_corpus(tmp_path / "corpus", passages, "c")
+    assert read_corpus(tmp_path / "corpus") == passages
+    assert next(iter(passages.values())).text == "half \ufffd pair"
+
+
+def test_labels_that_mean_the_opposite_are_refused(tmp_path: Path) -> None:
+    import datasets
+
+    names = datasets.ClassLabel(names=["entailment", "not_entailment"])
+    features = datasets.Features({"sentence1": datasets.Value("string"), "sentence2": datasets.Value("string")})
+    made = datasets.Dataset.from_list(
+        [{"sentence1": "a", "sentence2": "b", "label": 1}],
+        features=datasets.Features({**features, "label": names}),
+    )
+    made.save_to_disk(tmp_path / "rte")
+    with pytest.raises(UserError, match="label 1 of column `label` is 'not_entailment'"):
+        read_records(tmp_path / "rte")
+
+
+def test_files_that_decide_what_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "one" / "x.jsonl", RECORDS)
+    (tmp_path / "one" / "notes.txt").write_text("not read")
+    assert source_files(str(tmp_path / "one")) == source_files(str(tmp_path / "one" / "x.jsonl"))
+    manifest = tmp_path / "run" / "generation_result.json"
+    write(tmp_path / "run" / "deep" / "x.jsonl", RECORDS)
+    manifest.write_text(json.dumps({"schema_version": 1, "dataset_name": "x", "output_path": "deep/x.jsonl"}))
+    both = [str(manifest), str(tmp_path / "run" / "deep" / "x.jsonl")]
+    assert source_files(str(manifest)) == source_files(str(tmp_path / "run")) == both
+    names = {Path(name).name for name in source_files(str(beir(tmp_path / "beir")))}
+    assert names == {"corpus.jsonl", "queries.jsonl", "test.tsv"}
+    inner = write(tmp_path / "set" / "data" / "train-00000-of-00001.parquet", rows("anchor", "positive"))
+    assert source_files(str(tmp_path / "set")) == [str(inner)]
+    assert source_files("hf://org/name") == []
+    assert source_files(str(tmp_path / "nothing")) == [str(tmp_path / "nothing")]
+
+
 def test_labelled_pairs(tmp_path: Path) -> None:
     value = [{**row, "label": 1} for row in rows("sentence1", "sentence2")]
     value.append({"sentence1": "what is lift", "sentence2": "no answer", "label": 0})
@@ -179,9 +238,35 @@ MISTAKES = {
     "label.jsonl": ('{"sentence1": "a", "sentence2": "b", "label": "x"}\n', r"label\.jsonl, line 1: the label 'x'"),
     "chunks.jsonl": (
         '{"chunks": [{"text": "a"}]}\n',
-        r"chunks\.jsonl, line 1: every chunk needs",
+        r"chunks\.jsonl, line 1, chunk 1: every chunk needs",
     ),
-    "pairs.jsonl": ('{"chunks": [], "deduplicated_qa_pairs": [{}]}\n', r"pairs\.jsonl, line 1: every pair needs"),
+    "pairs.jsonl": (
+        '{"chunks": [], "deduplicated_qa_pairs": [{}]}\n',
+        r"pairs\.jsonl, line 1, pair 1: every pair needs",
+    ),
+    "number.jsonl": ('{"chunks": 5}\n', r"number\.jsonl, line 1: chunks is 5, but must be a list"),
+    "noid.jsonl": (
+        '{"chunks": [{"text": "a", "chunk_id": [1]}]}\n',
+        r"noid\.jsonl, line 1, chunk 1: chunk_id is \[1\], but must be a number or text",
+    ),
+    "pair.jsonl": (
+        '{"chunks": [], "deduplicated_qa_pairs": 5}\n',
+        r"pair\.jsonl, line 1: deduplicated_qa_pairs is 5, but must be a list",
+    ),
+    "segment.jsonl": (
+        '{"chunks": [], "deduplicated_qa_pairs": [{"question": "a", "segment_ids": 3}]}\n',
+        r"segment\.jsonl, line 1, pair 1: segment_ids is 3, but must be a list",
+    ),
+    "verdict.jsonl": (
+        '{"chunks": [], "qa_evaluations": {"evaluations": [7]}}\n',
+        r"verdict\.jsonl, line 1, evaluation 1: expected an object",
+    ),
+    "stsb.jsonl": (
+        '{"sentence1": "a", "sentence2": "b", "score": 1.2}\n',
+        r"stsb\.jsonl, line 1: the label 1.2 is neither 0 nor 1",
+    ),
+    "pretty.json": ('{\n  "chunks": [],\n  "pairs" 3\n}', r"pretty\.json, line 3, column 11"),
+    "late.json": ('\n\n{\n  "chunks": 5}', r"late\.json, line 3 \(record 1\): chunks is 5"),
     "text.jsonl": ('{"chunks": "[1"}\n', r"text\.jsonl, line 1: chunks is text that is no JSON"),
 }
 

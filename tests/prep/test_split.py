@@ -96,6 +96,14 @@ def test_invariants(
     trained = {item["question"] for item in train + val}
     assert trained <= asked["train"] | asked["val"]
     assert not trained & asked["test"]
+    tested = {
+        passage_id(row["chunks"][segment - 1]["text"])
+        for row in records
+        for pair in row["deduplicated_qa_pairs"]
+        for segment in pair["segment_ids"]
+        if part_of[row["source_id"]] == "test"
+    }
+    assert all(entry["id"] not in tested for item in train + val for entry in item["pos_doc"])
     unrolled = unroll({"corpus": {}, "data": train})["data"]
     assert len(unrolled) == sum(len(item["pos_doc"]) for item in train)
     assert len({item["question_id"] for item in unrolled}) == len(unrolled)
@@ -210,6 +218,95 @@ def test_near_duplicates_stay_in_one_part(tmp_path: Path) -> None:
     assert together["near_duplicate_groups"] == [sorted(copies)]
 
 
+def test_an_answer_of_the_test_trains_nothing(tmp_path: Path) -> None:
+    records = articles(20)
+    part_of = run(records, tmp_path / "plain")["part_of"]
+    test, train, other, cut = (
+        *(next(row for row in records if part_of[row["source_id"]] == part) for part in ("test", "train")),
+        *[row for row in records if part_of[row["source_id"]] == "train"][1:3],
+    )
+    shared = test["chunks"][0]["text"]
+    # a standard answer in another document, also beside an answer of its own; and one with a sentence cut out of it
+    train["chunks"][0]["text"] = shared
+    other["chunks"].append({"chunk_id": 2, "text": shared})
+    other["deduplicated_qa_pairs"][0]["segment_ids"] = [2, 1]
+    cut["chunks"].append({"chunk_id": 2, "text": shared})
+    made = {"question": "cut", "segment_ids": [2], "training_only": True, "passage": shared.removesuffix("end")}
+    cut["deduplicated_qa_pairs"].append(made)
+    cut["qa_evaluations"]["evaluations"] *= 2
+    report = run(records, tmp_path / "shared")
+    assert report["part_of"] == part_of, "the recipe's assignment stays"
+    trained = load(tmp_path / "shared", "train.json") + load(tmp_path / "shared", "val.json")
+    by_question = {item["question"]: item for item in trained}
+    assert train["deduplicated_qa_pairs"][0]["question"] not in by_question
+    assert "cut" not in by_question
+    assert cut["deduplicated_qa_pairs"][0]["question"] in by_question
+    kept = by_question[other["deduplicated_qa_pairs"][0]["question"]]
+    assert kept["pos_doc"] == [{"id": passage_id(other["chunks"][0]["text"])}]
+    assert kept["also_positive"] == [passage_id(shared)], "no negative of that question either"
+    assert report["left_out"] == {"its answer is a test question's, too": 2}
+
+
+def test_answers_in_common_of_a_collection_in_beir_layout(tmp_path: Path) -> None:
+    folder = tmp_path / "collection"
+    (folder / "qrels").mkdir(parents=True)
+    names = range(40)
+    corpus = [{"_id": f"d{n}", "title": "", "text": f"text of number {n}"} for n in names]
+    queries = [{"_id": f"q{n}", "text": f"query {n}"} for n in names]
+    for name, rows in (("corpus", corpus), ("queries", queries)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    judged = "".join(f"q{n}\td{n}\t2\nq{n}\td{(n + 1) % 40}\t1\n" for n in names)
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
+    split(folder, tmp_path / "out", corpus_id="c", options=OPTIONS)
+    test = read_beir(tmp_path / "out" / "eval_beir")
+    answers = {passage_id(test.corpus[name]) for judged in test.qrels.values() for name in judged}
+    trained = load(tmp_path, "train.json")
+    assert len(trained) > 15
+    assert all(entry["id"] not in answers for item in trained for entry in item["pos_doc"])
+
+
+def test_training_only_pairs_of_test_documents_are_counted(tmp_path: Path) -> None:
+    records = articles(20)
+    part_of = run(records, tmp_path / "a")["part_of"]
+    document = next(row for row in records if part_of[row["source_id"]] == "test")
+    document["deduplicated_qa_pairs"].append({"question": "more", "segment_ids": [1], "training_only": True})
+    document["qa_evaluations"]["evaluations"] *= 2
+    report = run(records, tmp_path / "b")
+    assert report["left_out"] == {"of a test document, but for training alone": 1}
+
+
+def test_groups_of_documents(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    records = articles(20)
+    records[7]["file_name"] = ["folder/seven.txt", "folder/seven2.txt"]
+    file = tmp_path / "groups.json"
+    options = {"split_strategy": "groups", "groups_json": str(file)}
+    file.write_text(json.dumps([["0.txt", "5.txt", "folder/seven2.txt", "9.tx"], ["1.txt", "2.txt"]]))
+    with caplog.at_level(logging.WARNING, logger="embed-recipe"):
+        part_of = run(records, tmp_path / "a", **options)["part_of"]
+    assert len({part_of[name] for name in ("0.txt", "5.txt", "7.txt")}) == 1
+    assert "1 of 6 names are of no document, 9.tx for one (a document is called 9.txt, say)" in caplog.text
+    file.write_text(json.dumps([["docs/0.txt", "docs/5.txt"]]))
+    with pytest.raises(UserError, match=r"2 of 2 names are of no document, docs/0\.txt for one .* called 0\.txt"):
+        run(records, tmp_path / "b", **options)
+    file.write_text(json.dumps([["0.txt", "5.txt"], ["0.txt"]]))
+    with pytest.raises(UserError, match=r"0\.txt stands there twice"):
+        run(records, tmp_path / "c", **options)
+
+
+@pytest.mark.parametrize("size", [2, 12])
+def test_a_new_member_seldom_moves_its_group(size: int) -> None:
+    options = {**OPTIONS, "split_assignment": "hash"}
+    askable = one_each(f"m{number}" for number in range(60))
+    group = [f"m{number}" for number in range(size)]
+    before = assign(askable, [], [group], options)["m0"]
+    # names that sort before all others, and after
+    new = [f"{first}{number}" for first in "az" for number in range(150)]
+    moved = sum(assign({**askable, name: 1}, [], [[*group, name]], options)["m0"] != before for name in new)
+    assert moved <= 1.5 * len(new) / (size + 1)
+    parts = [assign(askable, [], [[f"m{n}", f"m{n + 1}", f"m{n + 2}"]], options)[f"m{n}"] for n in range(57)]
+    assert 0.3 < parts.count("train") / 57 < 0.85, "groups are no more in the test than single documents are"
+
+
 def test_frozen_test_set_is_kept_and_overlapping_training_removed(tmp_path: Path) -> None:
     run(articles(20), tmp_path / "a")
     frozen = tmp_path / "a" / "out" / "eval_beir"
@@ -234,6 +331,28 @@ def test_frozen_test_set_removes_answers_that_were_reworded(tmp_path: Path) -> N
     run(changed, tmp_path / "b", eval_beir_path=str(frozen))
     trained = {item["question"] for part in ("train.json", "val.json") for item in load(tmp_path / "b", part)}
     assert trained == {f"question {n} in other words" for n in range(20) if f"question {n}" not in asked}
+
+
+def test_frozen_test_set_removes_answers_in_other_chunks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def cut(size: int) -> list[dict[str, Any]]:
+        records = []
+        for n in range(20):
+            texts = [f"{' '.join(f'w{n}x{i}x{j}' for j in range(16))}." for i in range(12)]
+            chunks = [" ".join(texts[i : i + size]) for i in range(0, 12, size)]
+            records.append(record(f"{n}.txt", chunks, [(f"question {n} of {size} in {i}", [i + 1]) for i in range(2)]))
+        return records
+
+    run(cut(6), tmp_path / "a")
+    frozen = tmp_path / "a" / "out" / "eval_beir"
+    documents = {text.split()[1] for text in read_beir(frozen).queries.values()}
+    with caplog.at_level(logging.WARNING, logger="embed-recipe"):
+        report = run(cut(3), tmp_path / "b", eval_beir_path=str(frozen))
+    trained = {
+        item["question"].split()[1] for item in load(tmp_path / "b", "train.json") + load(tmp_path / "b", "val.json")
+    }
+    assert trained
+    assert trained.isdisjoint(documents)
+    assert any(f"only {len(documents) * 2} test queries" in line for line in report["warnings"])
 
 
 def test_beirs_own_loader_reads_the_test_set(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ MALFORMED = ("truncated", "malformed", "wrong_count", "minus_one", "empty")
 class State:
     def __init__(self, options: argparse.Namespace) -> None:
         self.delay, self.share, self.poison = options.delay, options.share, options.poison
-        self.busy, self.filtered = options.busy, options.filtered
+        self.busy, self.filtered, self.filter_status = options.busy, options.filtered, options.filter_status
         self.faults = [name for name in options.faults.split(",") if name]
         self.formats, self.refusal = options.formats.split(","), options.refusal
         self.formats_seen: collections.Counter[str] = collections.Counter()
@@ -155,7 +155,7 @@ def refusal(form: str, request: dict, state: State) -> tuple[int, str] | None:
         state.busy -= 1
         return 429, '{"error": {"message": "too many requests"}}'
     if state.filtered and state.filtered in str(request["messages"][-1]["content"]):
-        return 403, '{"error": {"message": "the content filter was triggered"}}'
+        return state.filter_status, '{"error": {"message": "the content filter was triggered"}}'
     if form not in state.formats:
         return state.refusal, json.dumps({"error": {"message": f"This response_format type is unavailable: {form}"}})
     if form == "json_object" and "json" not in json.dumps(request["messages"]).lower():
@@ -232,6 +232,7 @@ async def main() -> None:
     parser.add_argument("--poison", default="")
     parser.add_argument("--busy", type=int, default=0, help="requests that get 429 without Retry-After")
     parser.add_argument("--filtered", default="", help="text that a content filter refuses")
+    parser.add_argument("--filter-status", type=int, default=403, help="status of the filter's answer")
     parser.add_argument("--formats", default="json_schema,json_object,none", help="response formats it knows")
     parser.add_argument("--refusal", type=int, default=400, help="status of its answer to another")
     state = State(parser.parse_args())

@@ -7,6 +7,7 @@ import pytest
 
 from scripts.common.errors import UserError
 from scripts.common.replies import ReplyStore
+from scripts.sdg.bundles import neighbours
 from scripts.sdg.chunk import make_record
 from scripts.sdg.documents import Document
 from scripts.sdg.duplicates import exact_duplicates, near_duplicates
@@ -45,6 +46,26 @@ def test_own_chunks_are_kept_verbatim_by_document(tmp_path: Path) -> None:
     for record in made:
         for chunk in record["chunks"]:
             assert record["text"][chunk["char_start"] : chunk["char_end"]] == chunk["text"]
+
+
+@pytest.mark.parametrize(("size", "largest"), [(2, 3), (4, 8)])
+def test_a_document_that_is_added_changes_few_bundles(size: int, largest: int) -> None:
+    names = [f"doc_{number:04}.txt" for number in range(0, 1200, 2)]
+    before = neighbours(names, size, largest)
+    assert [name for bundle in before for name in bundle] == names
+    assert all(size <= len(bundle) <= largest for bundle in before[:-1])
+    assert len(before[-1]) <= largest
+    known = set(map(tuple, before))
+    changed = []
+    for number in range(1, 400, 20):
+        after = neighbours(sorted([*names, f"doc_{number:04}.txt"]), size, largest)
+        changed.append(sum(tuple(bundle) not in known for bundle in after))
+    assert sum(changed) / len(changed) < 0.06 * len(before), changed
+
+
+def test_bundles_of_an_exact_size() -> None:
+    names = [str(number) for number in range(7)]
+    assert neighbours(names, 3, 3) == [names[:3], names[3:6], names[6:]]
 
 
 def test_names_and_chunks_that_are_no_utf8_go_through(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Nothing paid for is lost: faults, kills, edits, budgets, consent."""
 
-import json
 import os
 import random
 import signal
@@ -144,8 +143,11 @@ def test_one_failure_of_a_small_shard_does_not_end_it_but_too_many_of_all_do(tmp
     check_all_failures(done, {"unit_006.txt"}, 0.5)
 
 
-def test_a_dead_endpoint_ends_the_run_after_a_few_requests(tmp_path: Path, endpoint: Any) -> None:
-    with endpoint("--poison", " ") as server:
+@pytest.mark.parametrize("fault", [("--poison", " "), ("--filtered", " ", "--filter-status", "402")])
+def test_a_dead_endpoint_ends_the_run_after_a_few_requests(
+    tmp_path: Path, endpoint: Any, fault: tuple[str, ...]
+) -> None:
+    with endpoint(*fault) as server:
         config = configuration(tmp_path, server.url, llm__max_retries=1, sdg__max_failed_share=1.0)
         with pytest.raises(UserError, match="counts as dead"):
             run(tmp_path, records(60), config, parallel=4)
@@ -377,10 +379,13 @@ def test_a_shard_keeps_its_documents_when_others_are_added(tmp_path: Path) -> No
 
 def test_replies_survive_a_torn_line(tmp_path: Path) -> None:
     store = ReplyStore(tmp_path)
-    store.put("a", {"model": "m", "content": "x", "usage": {"prompt_tokens": 3, "completion_tokens": 4}})
+    store.put("a", {"model": "m", "content": "ä\u2028x", "usage": {"prompt_tokens": 3, "completion_tokens": 4}})
+    store.put("c", {"model": "m", "content": "y"})
+    assert [store.get(key)["content"] for key in "ac"] == ["ä\u2028x", "y"]
     path = next(tmp_path.glob("*.jsonl"))
     path.write_bytes(path.read_bytes() + b'{"key": "b", "cont')
     again = ReplyStore(tmp_path)
-    assert json.loads(json.dumps(again.get("a")))["content"] == "x"
-    assert len(again) == 1
+    assert [again.get(key)["content"] for key in "ac"] == ["ä\u2028x", "y"]
+    assert "a" in again and "b" not in again and again.get("b") is None
+    assert len(again) == 2
     assert again.usage()["m"]["completion_tokens"] == 4

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from scripts.common.errors import UserError
+from scripts.common.llm import read_key
 from scripts.common.replies import ReplyStore
+from scripts.sdg.embedder import check_embedder
 from scripts.sdg.generate import open_models
 from tests.sdg.conftest import configuration
 
@@ -22,6 +24,32 @@ def test_an_address_with_a_password_is_refused_and_not_shown() -> None:
     with pytest.raises(UserError, match=r"llm\.providers\.test\.base_url holds a user") as error:
         configuration(Path("x"), "https://user:canary@example.com/v1")
     assert "canary" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["nvapi-canary-4711", "hf_canary4711", "sk-canary", "AIzacanary4711", "canary 4711"])
+def test_a_key_in_place_of_its_variable_is_refused_and_not_shown(key: str) -> None:
+    providers = {"test": {"base_url": URL, "api_key_env": key}}
+    with pytest.raises(UserError, match=r"llm\.providers\.test\.api_key_env is \(not shown\).*Name of the") as error:
+        configuration(Path("x"), URL, llm__providers=providers)
+    assert "canary" not in str(error.value)
+
+
+def test_a_key_in_place_of_its_variable_is_not_shown_by_a_client() -> None:
+    with pytest.raises(UserError, match="is no such name") as error:
+        read_key("nvapi-canary-4711")
+    assert "canary" not in str(error.value)
+
+
+def test_the_endpoint_of_vectors_is_checked_before_questions_are_paid_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configuration(Path("x"), URL, sdg__embed_model="e", sdg__embed_provider="test")
+    check_embedder(config)
+    providers = {"test": {"base_url": "https://e.example.com/v1", "api_key_env": "EMBED_KEY"}}
+    config = configuration(Path("x"), URL, sdg__embed_model="e", sdg__embed_provider="test", llm__providers=providers)
+    with pytest.raises(UserError, match=r"sdg\.embed_model \(e at test\).*e\.example\.com.*allow_egress"):
+        check_embedder(config)
+    monkeypatch.delenv("EMBED_KEY", raising=False)
+    with pytest.raises(UserError, match="EMBED_KEY is not set"):
+        check_embedder(config | {"allow_egress": ["e.example.com"]})
 
 
 def test_a_provider_without_a_key_needs_no_entry_for_it(tmp_path: Path) -> None:

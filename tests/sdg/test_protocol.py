@@ -43,6 +43,14 @@ def test_largest_remainder_sums_and_is_proportional(weights: dict, total: int) -
     assert all(abs(counts[name] - total * weight / whole) < 1 + 1e-6 for name, weight in weights.items())
 
 
+def test_over_a_corpus_each_type_has_its_share_however_few_pairs_a_document_has() -> None:
+    counts = [type_counts([f"document {number}"], 4, 5, OPTIONS) for number in range(120)]
+    assert all(sum(queries.values()) == sum(reasoning.values()) == 4 for queries, reasoning in counts)
+    totals = {name: sum(reasoning[name] for _, reasoning in counts) for name in counts[0][1]}
+    assert "procedural" in totals
+    assert all(40 < total < 120 for total in totals.values()), totals
+
+
 @given(st.text(max_size=80))
 def test_no_reply_ends_the_run(content: str) -> None:
     for wrapped in (content, '{"pairs": [' + content, '{"pairs": ' + content + "}", GOOD[: len(content)] + content):
@@ -169,7 +177,7 @@ def test_odd_verdicts_count_or_are_left_out(change: dict, score: float | None) -
     assert found[1] is None
 
 
-def make_plan(tmp_path: Path, **sections: object) -> dict:
+def make_plan(tmp_path: Path, embed: tuple[str, str] | None = None, **sections: object) -> dict:
     config = configuration(tmp_path, "https://api.example.com/v1", **sections)
     write_jsonl(tmp_path / "records.jsonl", records(10))
     return plan(
@@ -181,6 +189,7 @@ def make_plan(tmp_path: Path, **sections: object) -> dict:
         allowed=[],
         parallel=4,
         store=ReplyStore(tmp_path / "replies"),
+        embed=embed,
     )
 
 
@@ -204,6 +213,15 @@ def test_the_plan_counts_with_the_models_tokenizer_and_measured_speed(tmp_path: 
     assert exact["prompt_tokens"] != rough["prompt_tokens"]
     assert abs(exact["prompt_tokens"] - rough["prompt_tokens"]) < 0.35 * exact["prompt_tokens"]
     assert exact["minutes"] == pytest.approx(30 * 40 / 4 / 60, rel=0.01)
+
+
+def test_the_plan_counts_the_vectors_of_the_questions(tmp_path: Path) -> None:
+    providers = {"test": {"base_url": "https://api.example.com/v1"}, "elsewhere": {"base_url": "https://e.org/v1"}}
+    made = make_plan(tmp_path, embed=("elsewhere", "e"), llm__providers=providers)
+    role = made["roles"]["question_embedding"]
+    assert (role["model"], role["calls"], role["calls_at_most"], role["completion_tokens"]) == ("e", 1, 1, 0)
+    assert role["prompt_tokens"] > 40
+    assert [place["state"] for place in made["egress"] if place["host"] == "e.org"] == ["NOT ALLOWED by allow_egress"]
 
 
 def test_estimate_is_high_for_other_scripts() -> None:

@@ -13,7 +13,8 @@ from scripts.common.contract import Contract
 from scripts.common.errors import UserError
 from scripts.common.vector_store import VectorStore
 from scripts.vectors.index import open_index, version_of, write_index
-from scripts.vectors.reindex import connect, point_id, reindex
+from scripts.vectors.qdrant import connect, point_id
+from scripts.vectors.reindex import reindex
 from tests.eval.conftest import hash_vectors
 
 TEXTS = {f"d_{number}": f"passage about subject{number} and things" for number in range(30)}
@@ -69,9 +70,24 @@ def test_queries_of_another_model_and_files_of_two_runs_are_refused(tmp_path: Pa
         open_index(two, contract("other"))
 
 
+def test_a_graph_of_the_model_goes_with_its_index_and_another_models_does_not(tmp_path: Path) -> None:
+    folder = make(tmp_path, "one")
+    served = dataclasses.replace(contract("graph"), backend="onnx", source_sha256="one")
+    assert open_index(folder, served)[0].ntotal == 30
+    for stranger in (
+        dataclasses.replace(served, source_sha256="other"),
+        dataclasses.replace(served, passage_prefix="p:"),
+        dataclasses.replace(served, source_sha256=None),
+    ):
+        with pytest.raises(UserError, match="do not go together"):
+            open_index(folder, stranger)
+
+
 def test_an_unknown_factory_and_missing_vectors_end_clearly(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="faiss_factory"):
         make(tmp_path, "one", factory="Nonsense")
+    with pytest.raises(UserError, match=r"faiss_factory is IVF64,Flat.* 30 passages"):
+        make(tmp_path, "one", factory="IVF64,Flat")
     targets = {kind: tmp_path / kind for kind in ("vectors", "faiss", "facts")}
     contract("none").save(tmp_path / "none.json")
     with pytest.raises(UserError, match="lacks vectors"):

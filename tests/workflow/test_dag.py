@@ -92,6 +92,37 @@ def test_own_question_pairs_keep_sdg_out(workspace: Workspace, tmp_path: Path) -
     assert not {"chunk", "plan", "generate", "sdg", "llm_server"} & set(jobs)
 
 
+def test_inputs_are_the_files_that_are_read(fresh: Workspace, tmp_path: Path, tiny_model: Path) -> None:
+    """Of own questions in a folder, an own training file and a model here, each file read is an input."""
+
+    def inputs(workspace: Workspace, rule: str) -> set[str]:
+        said = workspace.snakemake("-n", "-p", "--until", rule)
+        block = (said.stdout + said.stderr).split(f"rule {rule}:")[1]
+        line = next(line for line in block.splitlines() if line.strip().startswith("input:"))
+        return set(line.split("input:")[1].strip().split(", "))
+
+    questions = tmp_path / "questions"
+    questions.mkdir()
+    for name in ("a.jsonl", "b.jsonl"):
+        (questions / name).write_text('{"question": "What is it?", "passage": "It is a thing."}\n')
+    given = fresh.with_config(prep__sdg_input_path=str(questions))
+    assert {str(questions / "a.jsonl"), str(questions / "b.jsonl")} <= inputs(given, "split")
+    assert str(tiny_model / "model.safetensors") in inputs(given, "contract")
+    own = tmp_path / "own" / "train.json"
+    (own.parent / "corpus").mkdir(parents=True)
+    (own.parent / "corpus" / "train.parquet").touch()
+    own.write_text('{"corpus": {"path": "./corpus/"}, "data": []}')
+    given = fresh.with_config(prep__train_input_file=str(own), eval__test_sets={"people": str(tmp_path)})
+    assert inputs(given, "split") == {str(own), str(own.parent / "corpus" / "train.parquet")}
+
+
+def test_passages_of_the_split_are_encoded_one_job_after_the_other(fresh: Workspace) -> None:
+    said = fresh.snakemake("-n", "--until", "mine")
+    block = next(part for part in (said.stdout + said.stderr).split("rule ") if "vectors/base/corpus.json" in part
+                 and part.startswith("embed"))  # fmt: skip
+    assert "vectors/base/heldout_corpus.json" in block.split("output:")[0]
+
+
 @pytest.mark.parametrize(
     ("stage", "last", "absent"),
     [

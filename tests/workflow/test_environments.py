@@ -40,6 +40,18 @@ def test_versions_of_an_environment_are_those_of_its_extra(environment: str) -> 
         assert text == wanted.get(name_of(text)), f"envs/{environment}.yaml"
 
 
+@pytest.mark.parametrize("environment", sorted(EXTRA_OF))
+def test_an_environment_has_what_its_extra_names(environment: str) -> None:
+    wanted = {
+        name_of(text)
+        for text in PROJECT["optional-dependencies"][EXTRA_OF[environment]]
+        if not text.startswith("embed-recipe[")
+    }
+    text = (ROOT / f"envs/{environment}.yaml").read_text(encoding="utf-8")
+    (packages,) = [item["pip"] for item in yaml.safe_load(text)["dependencies"] if isinstance(item, dict)]
+    assert wanted <= {name_of(line) for line in packages if not line.startswith("--")}
+
+
 def test_cpu_and_gpu_builds_do_not_mix() -> None:
     cpu, gpu = requirements("cpu"), requirements("gpu")
     assert {"faiss-cpu", "onnxruntime"} <= set(cpu)
