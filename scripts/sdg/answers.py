@@ -17,6 +17,8 @@ from scripts.sdg.sentences import sentence_spans
 FEWEST_NEW = 10
 # A passage of fewer content words (an answer of a FAQ, an entry of a glossary) must have a third of them, and two
 SHORT = 20
+# Words of a paragraph in front that is taken for a heading
+LONGEST_HEADING = 25
 _NUMERALS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 # "one" is rarely a number
 _NUMBER = re.compile(rf"\b(?:\d+(?:\.\d+)?|(?:{'|'.join(_NUMERALS[2:])})\b)", re.IGNORECASE)
@@ -65,6 +67,21 @@ _CUES = tuple(
             r"^how (many|much|often|long|far|fast)\b|\bthe number of\b",
             rf"\d|{'|'.join(_NUMERALS[1:])}|number|pair|single",
         ),
+        (
+            r"^how .*\b(affect|influence|impact)s?\b|\b(effect|impact|influence)s? of\b.*\bon\b",
+            r"increas|decreas|reduc|rais|rise|lower|higher|larger|smaller|greater|less|more|little|no effect|negligi|"
+            r"signific|caus|leads?|results? in|depend|vary|varies|delay|shift|improv|wors|doubl|proportional|chang|"
+            r"affects?|influences?|produc|prevent|enabl|makes?|tends?|strong|weak",
+        ),
+        (
+            r"^how (do|does|did) .*\bworks?\?",
+            r"works?|operat|mechanism|principle|by \w+ing|consist|us(e|es|ed|ing)|through|when|then",
+        ),
+        (
+            r"^how (?!(many|much|often|long|far|fast)\b)(?!.*\b((affect|influence|impact)s?|works?)\b)",
+            r"by|using|us(e|es|ed)|through|from|via|with|based|means|if|when|because|since|then|thus|so|result|lead|caus|"
+            r"increas|decreas|reduc|depend|allow|enabl|provid|must|can|should|effect",
+        ),
     )
 )
 _TWO = re.compile(r",? (and|or) (what|how|why|when|where|which|who|is|are|does|do|can)\b.*\?", re.IGNORECASE)
@@ -73,12 +90,19 @@ _YES_OR_NO = re.compile(
 )
 # Abstracts announce what the text behind them says; what follows one of these with a "by" or an "as" says it itself
 _ANNOUNCES = re.compile(
-    r"\b(?:is|are|was|were|be|been) (?:also |briefly |then |first |finally |\w+ly )?(?:analy[sz]ed|conducted|"
-    r"considered|derived|described|developed|discussed|examined|explored|extended|given|illustrated|included|"
-    r"investigated|listed|mentioned|outlined|performed|presented|reported|reviewed|studied|summari[sz]ed|surveyed|"
-    r"tested|undertaken)\b(?! (?:as|based|by|from|if|through|using|via|when|with)\b)|"
+    r"\b(?:is|are|was|were|be|been) (?:also |briefly |then |first |finally |\w+ly )?(?:analy[sz]ed|calculated|"
+    r"carried out|computed|conducted|considered|derived|described|determined|developed|discussed|evaluated|examined|"
+    r"explored|extended|given|illustrated|included|investigated|listed|measured|mentioned|obtained|outlined|performed|"
+    r"presented|reported|reviewed|studied|summari[sz]ed|surveyed|tested|undertaken)\b"
+    r"(?! (?:as|based|by|from|if|through|using|via|when|with)\b)|"
     r"\b(?:describes?|discusses|lists|presents|reports|outlines|examines|reviews|surveys)\b|"
     r"\b(?:description|discussion)s? of\b",
+    re.IGNORECASE,
+)
+# What a sentence has that announces and says it as well
+_SAYS = re.compile(
+    r"\b(?:found|show(?:s|ed|n|ing)?|indicat\w*|yield\w*|gives?|which|leads?|because|so that|equals?|proportional|"
+    r"depend\w*)\b",
     re.IGNORECASE,
 )
 _ASKS_FOR_CONTENT = re.compile(
@@ -99,7 +123,7 @@ def missing(question: str, passage: str) -> str | None:
 
     Args:
         question: One line.
-        passage: The text it was asked about, with its title.
+        passage: The text it was asked about, behind its title and an empty line.
     """
     if _TWO.search(question):
         return "asks two things"
@@ -109,8 +133,9 @@ def missing(question: str, passage: str) -> str | None:
     # of names the plural too
     if _ENGLISH.match(question) and any(name.lower().removesuffix("s") not in text for name in _NAME.findall(question)):
         return "asks about a name that its passage does not have"
+    body = without_heading(passage)
     cues = [said for asked, said in (*_CUES, *zip(_EXTREMES, _EXTREMES, strict=True)) if asked.search(question)]
-    if not all(said.search(passage) for said in cues):
+    if not all(said.search(body) for said in cues):
         return "asks for what its passage does not say"
     if any(word.lower()[:6] not in text for word in _MOST.findall(question)):
         return "asks for what its passage does not say"
@@ -136,11 +161,18 @@ def only_announces(question: str, passage: str, coverage: Callable[[str, str], f
     """
     if not _ASKS_FOR_CONTENT.match(question):
         return False
-    sentences = [passage[start:end] for start, end in sentence_spans(passage)]
+    body = without_heading(passage)
+    sentences = [body[start:end] for start, end in sentence_spans(body)]
     spoken = [coverage(question, sentence) for sentence in sentences]
     most = max(spoken, default=0.0)
     nearest = [sentence for sentence, value in zip(sentences, spoken, strict=True) if value >= most - 1e-9]
-    return most > 0 and all(_ANNOUNCES.search(sentence) for sentence in nearest)
+    return most > 0 and all(_ANNOUNCES.search(sentence) and not _SAYS.search(sentence) for sentence in nearest)
+
+
+def without_heading(passage: str) -> str:
+    """The passage without a heading in front, which names its subject and says nothing of it."""
+    heading, _, body = passage.partition("\n\n")
+    return body if body.strip() and "\n" not in heading and len(heading.split()) <= LONGEST_HEADING else passage
 
 
 def says_too_little(question: str, passage: str) -> bool:

@@ -20,7 +20,7 @@ from scripts.common.llm_embedding import EmbeddingModel
 from scripts.common.replies import ReplyStore
 from scripts.common.search import unit_length
 from scripts.common.vector_store import VectorStore
-from scripts.sdg.answers import is_yes_or_no, missing, only_announces, says_too_little
+from scripts.sdg.answers import is_yes_or_no, missing, only_announces, says_too_little, without_heading
 from scripts.sdg.checks import Coverage, Standing, marks, repeated_across, standing_of
 from scripts.sdg.embedder import open_embedder
 from scripts.sdg.filters import fault, normal_form
@@ -224,7 +224,7 @@ def _fault(
     cut = pair.pop("cut_off", False)
     question, passage = pair["question"], " ".join(segment_texts(record, pair))
     # the title often names what the segment only calls "it"
-    titled = f"{record.get('title', '')} {passage}"
+    titled = f"{record.get('title', '')}\n\n{without_heading(passage)}"
     covered = coverage(question, titled)
     pair["marks"] = marks(standing, covered)
     if options["question_checks"]:

@@ -144,6 +144,30 @@ def test_purposes_and_reasons_leave_traces() -> None:
     assert missing("How many pumps stall?", "The pumps stall at noon.")
 
 
+@pytest.mark.parametrize(
+    ("question", "answered", "unanswered"),
+    [
+        ("How does heat affect the pumps?", "Heat raises their pressure.", "Tests with heat took two days."),
+        ("What is the effect of heat on pumps?", "It has little effect.", "Tests with heat took two days."),
+        ("How does a pump work?", "It operates with two valves.", "A pump is the subject of this note."),
+        ("How was the pump measured?", "The pump was measured with a gauge.", "A pump was measured in Rome."),
+    ],
+)
+def test_effects_and_ways_leave_traces_behind_the_heading(question: str, answered: str, unanswered: str) -> None:
+    # a heading says nothing of its subject
+    heading = "The use of pumps and the effect of heat, which increases\n\n"
+    assert missing(question, heading + answered) is None
+    assert "does not say" in missing(question, heading + unanswered)
+
+
+def test_a_heading_is_no_answer_and_a_finding_is_no_promise() -> None:
+    coverage = Coverage(["other text", "another one"])
+    question = "What is the lift of wings?"
+    assert only_announces(question, "The lift of wings\n\nThe lift of these wings was obtained in tests.", coverage)
+    found = "The lift of wings\n\nThe lift of these wings was measured and found to be small."
+    assert not only_announces(question, found, coverage)
+
+
 def test_a_segment_says_more_than_the_question() -> None:
     assert says_too_little("What is the effect of sweep on wings?", "The effect of sweep on wings is discussed.")
     assert not says_too_little("How many pumps feed the boiler?", PASSAGE)
