@@ -190,9 +190,13 @@ def _join_bucket(
 def _likely(signatures: np.ndarray, row: int, others: Sequence[int], band: int, least: float) -> list[int]:
     """Rows whose signatures agree with that of ``row`` in at least ``least``, and in no band before ``band``."""
     equal = signatures[np.asarray(others)] == signatures[row]
-    met = equal[:, : band * ROWS].reshape(len(others), band, ROWS).all(axis=2).any(axis=1)
-    agreement = equal.mean(axis=1)
-    return [others[i] for i in np.argsort(-agreement, kind="stable") if agreement[i] >= least and not met[i]]
+    agreement = np.count_nonzero(equal, axis=1)
+    enough = np.flatnonzero(agreement >= least * BANDS * ROWS)
+    if not len(enough):
+        return []
+    met = equal[enough, : band * ROWS].reshape(len(enough), band, ROWS).all(axis=2).any(axis=1)
+    new = enough[~met]
+    return [others[i] for i in new[np.argsort(-agreement[new], kind="stable")]]
 
 
 def signature(found: frozenset[int]) -> np.ndarray:

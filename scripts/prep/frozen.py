@@ -13,10 +13,9 @@ from scripts.common.progress import progress
 from scripts.prep.convert import Example
 
 FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
-# Training passages that overlap an answer of the test by this much are taken for the same passage
+# Training passages that overlap an answer of the test by this much are taken for the same passage, and so are those of
+# which this much stands in it, or the other way round. Passages that a template made have a half in common.
 SAME = 0.8
-# Text that was cut into chunks anew: of an answer's old text, one new chunk of its length has half or more
-HALF = 0.5
 
 
 def reuse(folder: str | Path, target: Path) -> TestSet:
@@ -31,8 +30,8 @@ def reuse(folder: str | Path, target: Path) -> TestSet:
 class Answers:
     """The passages judged relevant of a test set, to find passages that give one away.
 
-    Such a passage is, but for a fifth of all five-word shingles, the same, or has half of the shingles of the shorter
-    of the two (the same document in other chunks).
+    Such a passage is, but for a fifth of all five-word shingles, the same; or all but a fifth of the shorter of the two
+    stands in the other (the same document in other chunks).
     """
 
     def __init__(self, test: TestSet) -> None:
@@ -44,7 +43,7 @@ class Answers:
     def given_away_by(self, text: str) -> bool:
         """Whether this text is an answer of the test, or much of one."""
         return plain(text) in self._texts or any(
-            same >= SAME or part >= HALF for _, same, part in self._index.overlaps(text)
+            max(same, part) >= SAME for _, same, part in self._index.overlaps(text)
         )
 
 

@@ -33,7 +33,7 @@ def split(source: str | Path, output: str | Path, *, corpus_id: str, options: di
     passages, examples, left_out = convert(
         records, quality_threshold=options["quality_threshold"], min_sub_score=options["min_sub_score"]
     )
-    root = Path(output)
+    root, made = Path(output), len(examples)
     frozen = reuse(options["eval_beir_path"], root / "eval_beir") if options["eval_beir_path"] else None
     if frozen:
         examples, count = without_overlap(examples, passages, frozen)
@@ -55,8 +55,8 @@ def split(source: str | Path, output: str | Path, *, corpus_id: str, options: di
         log.warning("%s", line)
     if not train:
         raise UserError(
-            f"no training example is left of {len(examples)} pairs: lower prep.quality_threshold, raise "
-            "prep.train_ratio, or generate more questions."
+            f"no training example is left of {made} pairs (what was left out and why stands above): lower "
+            "prep.quality_threshold, raise prep.train_ratio, or generate more questions."
         )
     write_corpus(root / "corpus", passages, corpus_id)
     write_json(root / "train.json", training_file(train, corpus_id, 0))

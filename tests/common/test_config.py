@@ -110,6 +110,11 @@ def test_resolve_leaves_its_argument_as_it_was() -> None:
         ({"prep__test_ratio": 0, "prep__train_ratio": 0.9}, ["prep.test_ratio is 0", "eval.test_sets"]),
         ({"eval__finetuned_model_path": "scripts"}, ["eval.finetuned_model_path: scripts has no contract.json"]),
         ({"prep__split_strategy": "groups"}, ["needs prep.groups_json"]),
+        ({"prep__artifact_recipe": "rerank"}, ["prep.artifact_recipe is 'rerank'", "must be one of embed"]),
+        (
+            {"prep__hard_neg_judge": True, "sdg__quality_judge_provider": "local"},
+            ["prep.hard_neg_judge needs a judge that is served", "is 'local'"],
+        ),
         ({"eval__test_sets": {"heldout": "x"}}, ["eval.test_sets.heldout"]),
         ({"eval__eval_base": False, "eval__eval_finetuned": False}, ["all false; set one"]),
         ({"eval__fail_on_nim_metric_drift": True}, ["compares two evaluations"]),

@@ -118,8 +118,8 @@ def test_answers_of_another_test_set_are_no_negatives(mined: Any, tmp_path: Path
     run, _, passages, _ = mined
     before = run(split_file=None)
     answer = before[0]["neg_doc"][0]["id"]
-    # the passage in another chunk, as a test set has it that was made from other chunks
-    text = "Other words that stand before it in that chunk. " + passages[answer].text[:300]
+    # the passage in a longer chunk, as a test set has it that was made from other chunks
+    text = " ".join(f"other{n}" for n in range(40)) + " " + passages[answer].text
     write_beir(
         tmp_path,
         [{"_id": "d0", "title": "", "text": text}],

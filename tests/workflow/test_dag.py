@@ -1,12 +1,15 @@
 """What reruns after which change: stale means changed content."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from scripts.common.passages import Passage, write_corpus
 from tests.workflow.conftest import Workspace, copy_repository, environment
 
 pytestmark = pytest.mark.slow
@@ -92,35 +95,47 @@ def test_own_question_pairs_keep_sdg_out(workspace: Workspace, tmp_path: Path) -
     assert not {"chunk", "plan", "generate", "sdg", "llm_server"} & set(jobs)
 
 
-def test_inputs_are_the_files_that_are_read(fresh: Workspace, tmp_path: Path, tiny_model: Path) -> None:
-    """Of own questions in a folder, an own training file and a model here, each file read is an input."""
+def write_pairs(file: Path, first: int) -> None:
+    rows = [
+        {"question": f"What is number {n}?", "passage": f"Number {n} is a thing."} for n in range(first, first + 20)
+    ]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
-    def inputs(workspace: Workspace, rule: str) -> set[str]:
-        said = workspace.snakemake("-n", "-p", "--until", rule)
-        block = (said.stdout + said.stderr).split(f"rule {rule}:")[1]
-        line = next(line for line in block.splitlines() if line.strip().startswith("input:"))
-        return set(line.split("input:")[1].strip().split(", "))
 
-    questions = tmp_path / "questions"
-    questions.mkdir()
-    for name in ("a.jsonl", "b.jsonl"):
-        (questions / name).write_text('{"question": "What is it?", "passage": "It is a thing."}\n')
-    given = fresh.with_config(prep__sdg_input_path=str(questions))
-    assert {str(questions / "a.jsonl"), str(questions / "b.jsonl")} <= inputs(given, "split")
-    assert str(tiny_model / "model.safetensors") in inputs(given, "contract")
-    own = tmp_path / "own" / "train.json"
-    (own.parent / "corpus").mkdir(parents=True)
-    (own.parent / "corpus" / "train.parquet").touch()
-    own.write_text('{"corpus": {"path": "./corpus/"}, "data": []}')
+def test_editing_a_file_that_is_read_reruns(fresh: Workspace, tmp_path: Path, tiny_model: Path) -> None:
+    questions, model = tmp_path / "questions", tmp_path / "model"
+    write_pairs(questions / "a.jsonl", 0)
+    write_pairs(questions / "b.jsonl", 20)
+    shutil.copytree(tiny_model, model)
+    given = fresh.with_config(prep__sdg_input_path=str(questions), model={"base_model": str(model)})
+    targets = [str(fresh.output / name) for name in ("stage1_data_prep/split.json", "vectors/base/contract.json")]
+    given.snakemake("--", *targets)
+    assert given.jobs("--", *targets) == {}
+    write_pairs(questions / "b.jsonl", 30)
+    weights = bytearray((model / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (model / "model.safetensors").write_bytes(weights)
+    assert given.jobs("--", *targets) == {"split": 1, "contract": 1}
+
+
+def test_editing_the_corpus_of_an_own_training_file_reruns(fresh: Workspace, tmp_path: Path) -> None:
+    own = tmp_path / "own.json"
+    item = {"question_id": "q0", "question": "why?", "pos_doc": [{"id": "d1"}]}
+    own.write_text(json.dumps({"corpus": {"path": "./texts"}, "data": [item]}))
+    write_corpus(tmp_path / "texts", {"d1": Passage("one", [])}, "c")
     given = fresh.with_config(prep__train_input_file=str(own), eval__test_sets={"people": str(tmp_path)})
-    assert inputs(given, "split") == {str(own), str(own.parent / "corpus" / "train.parquet")}
+    target = str(fresh.output / "stage1_data_prep/train.json")
+    given.snakemake("--", target)
+    assert given.jobs("--", target) == {}
+    write_corpus(tmp_path / "texts", {"d1": Passage("another", [])}, "c")
+    assert given.jobs("--", target) == {"split": 1}
 
 
 def test_passages_of_the_split_are_encoded_one_job_after_the_other(fresh: Workspace) -> None:
-    said = fresh.snakemake("-n", "--until", "mine")
-    block = next(part for part in (said.stdout + said.stderr).split("rule ") if "vectors/base/corpus.json" in part
-                 and part.startswith("embed"))  # fmt: skip
-    assert "vectors/base/heldout_corpus.json" in block.split("output:")[0]
+    said = fresh.snakemake("-n", "--", str(fresh.output / "vectors/base/corpus.json")).stdout
+    reason = said.split("vectors of corpus by the base model")[1].split("Job ")[0]
+    assert "vectors/base/heldout_corpus.json" in reason
 
 
 @pytest.mark.parametrize(
