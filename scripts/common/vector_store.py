@@ -113,9 +113,6 @@ class VectorStore:
             vectors[chosen] = self._files[number][rows[chosen]]
         return vectors
 
-    # the same for rules whose inputs say that all is there
-    require = gather
-
     def view(self, texts: Sequence[str]) -> "Vectors":
         """The vectors of ``texts``, like :meth:`gather` but read where they are sliced, in the memory of a slice.
 

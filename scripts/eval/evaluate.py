@@ -73,7 +73,7 @@ def search(collection: TestSet, contract: Contract, store: str | Path, depth: in
         UserError: The vector store lacks a text of the collection.
     """
     passages = VectorStore(store, contract, "passage").view(list(collection.corpus.values()))
-    queries = VectorStore(store, contract, "query").require(list(collection.queries.values()))
+    queries = VectorStore(store, contract, "query").gather(list(collection.queries.values()))
     return rank(collection, queries, passages, depth, corpus_block=corpus_block)
 
 

@@ -59,7 +59,7 @@ def write_index(
     schema = pa.schema([table.schema.field("id"), table.schema.field("text"), field], {VERSION: tag})
     with atomic_path(targets["vectors"]) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
         for part in table.to_batches(BLOCK):
-            vectors = stored.require(part["text"].to_pylist())
+            vectors = stored.gather(part["text"].to_pylist())
             if not index.is_trained:
                 train(index, vectors, factory)
             index.add(vectors)
