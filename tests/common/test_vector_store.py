@@ -59,7 +59,7 @@ def test_a_damaged_row_is_not_read(store: VectorStore, tmp_path: Path) -> None:
     file.write_bytes(raw)
     again = VectorStore(tmp_path, CONTRACT, "passage")
     np.testing.assert_array_equal(again.gather(["three", "one"]), ROWS[[2, 0]])
-    for read in (again.gather, again.require, lambda texts: again.view(texts)[:]):
+    for read in (again.gather, lambda texts: again.view(texts)[:]):
         with pytest.raises(UserError, match=r"has a damaged vector of m.*Delete the manifests below vectors/"):
             read(TEXTS)
 
@@ -73,7 +73,7 @@ def test_a_row_is_checked_once(store: VectorStore, monkeypatch: pytest.MonkeyPat
 
 
 def test_what_was_deleted_is_said(store: VectorStore) -> None:
-    for read in (store.gather, store.require, store.view):
+    for read in (store.gather, store.view):
         with pytest.raises(UserError, match=r"lacks vectors of m\. Were files below cache/ deleted"):
             read(["one", "never"])
 
