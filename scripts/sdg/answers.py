@@ -7,7 +7,7 @@ other languages have none of the openings, and are let pass.
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from scripts.sdg.filters import content_words, stem
 from scripts.sdg.sentences import sentence_spans
@@ -78,7 +78,7 @@ _CUES = tuple(
             r"works?|operat|mechanism|principle|by \w+ing|consist|us(e|es|ed|ing)|through|when|then",
         ),
         (
-            r"^how (?!(many|much|often|long|far|fast)\b)(?!.*\b((affect|influence|impact)s?|works?)\b)",
+            r"^how (?!(many|much|often|long|far|fast)\b)(?!.*\b((affect|influence|impact|differ|compare)s?|works?)\b)",
             r"by|using|us(e|es|ed)|through|from|via|with|based|means|if|when|because|since|then|thus|so|result|lead|caus|"
             r"increas|decreas|reduc|depend|allow|enabl|provid|must|can|should|effect",
         ),
@@ -93,12 +93,25 @@ _ANNOUNCES = re.compile(
     r"\b(?:is|are|was|were|be|been) (?:also |briefly |then |first |finally |\w+ly )?(?:analy[sz]ed|calculated|"
     r"carried out|computed|conducted|considered|derived|described|determined|developed|discussed|evaluated|examined|"
     r"explored|extended|given|illustrated|included|investigated|listed|measured|mentioned|obtained|outlined|performed|"
-    r"presented|reported|reviewed|studied|summari[sz]ed|surveyed|tested|undertaken)\b"
+    r"presented|reported|reviewed|studied|summari[sz]ed|surveyed|tested|undertaken|made (?:at|in|of|on|to))\b"
     r"(?! (?:as|based|by|from|if|through|using|via|when|with)\b)|"
     r"\b(?:describes?|discusses|lists|presents|reports|outlines|examines|reviews|surveys)\b|"
     r"\b(?:description|discussion)s? of\b",
     re.IGNORECASE,
 )
+# The least share of a question's content words that one sentence must have, together with the title: words that come
+# from all over a passage ask for a connection that it does not make
+SENTENCE_COVERAGE = 0.85
+# Sentences speak of a question as much as the one that does most, when they have at most this share of it less
+_AS_MUCH = 0.1
+_DIFFERENCE = re.compile(r"\bdifferences? between\b|\bhow do(es)? .* (differ|compare)\b", re.IGNORECASE)
+_DIFFERS = re.compile(
+    r"\b(differ(s|ed|ent from|ences? (between|from|in))?\b|unlike|whereas|in contrast|contrary to|as opposed to|"
+    r"rather than|distinguish\w*|instead of|than|not the same)\b",
+    re.IGNORECASE,
+)
+_HOW_MANY = re.compile(r"how many ((?:[\w-]+ )??)(?P<what>[\w-]+)\b", re.IGNORECASE)
+_WHAT_IS = re.compile(r"what (?:is|are|was|were) (?:an? |the )?(?P<what>[^?]+)\??$", re.IGNORECASE)
 # What a sentence has that announces and says it as well
 _SAYS = re.compile(
     r"\b(?:found|show(?:s|ed|n|ing)?|indicat\w*|yield\w*|gives?|which|leads?|because|so that|equals?|proportional|"
@@ -162,11 +175,59 @@ def only_announces(question: str, passage: str, coverage: Callable[[str, str], f
     if not _ASKS_FOR_CONTENT.match(question):
         return False
     body = without_heading(passage)
-    sentences = [body[start:end] for start, end in sentence_spans(body)]
+    sentences = sentences_of(body)
     spoken = [coverage(question, sentence) for sentence in sentences]
     most = max(spoken, default=0.0)
     nearest = [sentence for sentence, value in zip(sentences, spoken, strict=True) if value >= most - 1e-9]
     return most > 0 and all(_ANNOUNCES.search(sentence) and not _SAYS.search(sentence) for sentence in nearest)
+
+
+def not_said(question: str, title: str, passage: str, coverage: Callable[[str, str], float]) -> str | None:
+    """Why no sentence of a passage answers an English question, or ``None``.
+
+    Args:
+        question: One line.
+        title: The document's, which may be empty: what every sentence is about.
+        passage: The text it was asked about.
+        coverage: How much of a question a text speaks of, see :class:`scripts.sdg.checks.Coverage`.
+    """
+    if not _ENGLISH.match(question):
+        return None
+    sentences = sentences_of(without_heading(passage))
+    spoken = [coverage(question, f"{title}\n{sentence}") for sentence in sentences]
+    most = max(spoken, default=0.0)
+    if most < SENTENCE_COVERAGE:
+        return "no sentence of its segment speaks of all it asks"
+    nearest = [sentence for sentence, value in zip(sentences, spoken, strict=True) if value >= most - _AS_MUCH]
+    cues = [said for asked, said in (*_CUES, (_DIFFERENCE, _DIFFERS)) if asked.search(question)]
+    if not any(all(said.search(sentence) for said in cues) for sentence in nearest):
+        return "asks for what its passage does not say"
+    if (many := _HOW_MANY.match(question)) and not any(_counts(many["what"], sentence) for sentence in nearest):
+        return "asks for a number that its passage does not have"
+    if not cues and _asks_for_title(question, title, sentences, coverage):
+        return "asks what its title is"
+    return None
+
+
+def _counts(what: str, sentence: str) -> bool:
+    """Whether a sentence has a number of something."""
+    number = rf"(?:\d[\d,.]*|{'|'.join(_NUMERALS[1:])}|single|pair of|several|no)"
+    return bool(re.search(rf"\b{number}(?: [\w-]+){{0,3}} {re.escape(stem(what.lower()))}", sentence, re.IGNORECASE))
+
+
+def _asks_for_title(question: str, title: str, sentences: Sequence[str], coverage: Callable[[str, str], float]) -> bool:
+    """Whether "what is" is asked of the title itself, which no sentence defines."""
+    asked = _WHAT_IS.match(question)
+    words = content_words(asked["what"]) if asked else []
+    if not words or coverage(question, title) < 1:
+        return False
+    defined = re.compile(rf"\b{re.escape(stem(words[-1]))}\w*(?: \([^)]*\))? (?:is|are|means|denotes|refers to) ", re.I)
+    return not any(defined.search(sentence) and not _ANNOUNCES.search(sentence) for sentence in sentences)
+
+
+def sentences_of(text: str) -> list[str]:
+    """The sentences of a text."""
+    return [text[start:end] for start, end in sentence_spans(text)]
 
 
 def without_heading(passage: str) -> str:

@@ -1,11 +1,14 @@
 """The form that plain questions are held to: openings and signs, by the passage they are asked about.
 
+Where sentences of the passage say what can be asked for, the openings are theirs (``scripts/sdg/statements.py``).
+
 A grammar that knows English alone makes a model write English about any text, and "C" where the passage has "C++".
 One that knows every sign lets a small model wander. So the form has what the passage has: its letters and signs, and
 the openings of English questions where it is English.
 """
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from scripts.sdg.filters import UNSPACED
@@ -14,6 +17,8 @@ from scripts.sdg.filters import UNSPACED
 LONGEST = 140
 _OPENINGS = ("What", "How", "(Which|Why|When|Where|Is|Does|Can)")
 QUESTIONS_PER_CALL = len(_OPENINGS)
+# Between an opening that a passage gives and what it is about
+_LINK = "(in|of|for|on)( the)?"
 _LETTERS = "a-zA-Z0-9"
 _SIGNS = " ,'()/_.-"
 # Signs of names as in C++, C#, a::b, --option=value, R&D, user@host, 50%; a colon only inside a name
@@ -46,8 +51,13 @@ def is_english(text: str) -> bool:
     return foreign < 0.3 if english > other else english == other and foreign < 0.03
 
 
-def schema_for(passage: str) -> dict[str, Any]:
-    """JSON Schema of a reply with three questions about a passage."""
+def schema_for(passage: str, openings: Sequence[tuple[str, Sequence[str]]] = ()) -> dict[str, Any]:
+    """JSON Schema of a reply with three questions about a passage.
+
+    Args:
+        passage: The text.
+        openings: All of the first questions but their ends, each with what may come behind it (``contexts``).
+    """
     alphabet = _LETTERS + "".join(more for more in _MORE_LETTERS if re.search(f"[{more}]", passage))
     signs = "".join(sorted(set(_SIGN_OF_NAME.findall(passage)))) + _SIGNS
     if is_english(passage):
@@ -56,6 +66,7 @@ def schema_for(passage: str) -> dict[str, Any]:
         shortest = 4 if UNSPACED.search(passage) else 12
         marks = "".join(mark for mark, script in _SCRIPTS_OF_MARKS.items() if script.search(passage))
         patterns = [f"^[{alphabet}\u00bf][{alphabet}{signs}]{{{shortest},{LONGEST}}}[?{marks}]$"] * QUESTIONS_PER_CALL
+    patterns[: len(openings)] = [_completed(*opening) for opening in openings[:QUESTIONS_PER_CALL]]
     names = [f"question_{number}" for number in range(1, QUESTIONS_PER_CALL + 1)]
     return {
         "type": "object",
@@ -65,6 +76,16 @@ def schema_for(passage: str) -> dict[str, Any]:
         "required": names,
         "additionalProperties": False,
     }
+
+
+def _completed(opening: str, contexts: Sequence[str]) -> str:
+    ends = "|".join(map(_literal, contexts))
+    return f"^{_literal(opening)}" + (f"( {_LINK} ({ends}))?" if ends else "") + r"\?$"
+
+
+def _literal(text: str) -> str:
+    """A text as a pattern that every endpoint's kind of regular expressions reads the same way."""
+    return re.sub(r"[][\\.*+?(){}|^$/]", r"\\\g<0>", text)
 
 
 def fills_the_form(question: str) -> bool:

@@ -20,7 +20,7 @@ from scripts.common.llm_embedding import EmbeddingModel
 from scripts.common.replies import ReplyStore
 from scripts.common.search import unit_length
 from scripts.common.vector_store import VectorStore
-from scripts.sdg.answers import is_yes_or_no, missing, only_announces, says_too_little, without_heading
+from scripts.sdg.answers import is_yes_or_no, missing, not_said, only_announces, says_too_little, without_heading
 from scripts.sdg.checks import Coverage, Standing, marks, repeated_across, standing_of
 from scripts.sdg.embedder import open_embedder
 from scripts.sdg.filters import fault, normal_form
@@ -28,6 +28,7 @@ from scripts.sdg.generated import check_share
 from scripts.sdg.lookups import LOOKUPS
 from scripts.sdg.mixing import limit_llm_free
 from scripts.sdg.report import check_records, draw, summary, write_provenance
+from scripts.sdg.statements import STATEMENT
 
 # The score of a question at rank top_k; the recipe's default threshold, so that what passes the round trip is kept
 PASSING_SCORE = 7.0
@@ -230,7 +231,7 @@ def _fault(
     if options["question_checks"]:
         if cut:
             return "cut off"
-        reason = fault(question, passage, keywords=pair["query_type"] in LOOKUPS) or missing(question, titled)
+        reason = fault(question, passage, keywords=pair["query_type"] in LOOKUPS)
         if reason is not None:
             return reason
         if says_too_little(question, passage):
@@ -239,10 +240,23 @@ def _fault(
         least = max(options["min_coverage"], YES_OR_NO_COVERAGE) if is_yes_or_no(question) else options["min_coverage"]
         if covered < least:
             return "not answered by its segment"
-        if only_announces(question, passage, coverage):
-            return "its segment only announces an answer"
+        if pair["query_type"] != STATEMENT and (reason := _unanswered(record, pair, passage, titled, coverage)):
+            return reason
     unwanted = set(pair["marks"]) & set(options["drop_marked"])
     return f"marked {min(unwanted)}" if unwanted else None
+
+
+def _unanswered(
+    record: dict[str, Any], pair: dict[str, Any], passage: str, titled: str, coverage: Coverage
+) -> str | None:
+    """Why a passage that has a question's words has no answer to it; for questions not made of a sentence of it."""
+    question = pair["question"]
+    if reason := missing(question, titled):
+        return reason
+    # questions that join segments are answered by none of their sentences alone
+    if pair["hop_count"] == 1 and (reason := not_said(question, record.get("title", ""), passage, coverage)):
+        return reason
+    return "its segment only announces an answer" if only_announces(question, passage, coverage) else None
 
 
 def keep_pairs(

@@ -2,20 +2,26 @@
 
 A 135M model asked freely gives about one usable question in ten: it answers instead of asking, repeats the prompt, or
 runs on. What helps is a grammar (strict JSON Schema with a pattern for each question), so that every reply is a list
-of questions, at a third of the tokens. Which of them are any good is for the checks of ``scripts/sdg/sdg.py``.
+of questions, at a third of the tokens. Where a sentence of the segment says something that can be asked for, the
+grammar gives the question's opening too, and the model says what it is about (``scripts/sdg/statements.py``). Which of
+the others are any good is for the checks of ``scripts/sdg/sdg.py``.
 """
 
+import itertools
 import json
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from scripts.common.llm import ChatModel, Messages, RequestTooLongError
+from scripts.sdg.answers import without_heading
 from scripts.sdg.asking import ask
 from scripts.sdg.generated import Generated, make_pair
 from scripts.sdg.lookups import KEYWORD, as_keywords, is_chosen
 from scripts.sdg.protocol import read_json_reply, spoken
 from scripts.sdg.question_form import MARKS, QUESTIONS_PER_CALL, fills_the_form, is_english, schema_for
+from scripts.sdg.statements import STATEMENT, Statement, contexts, statements
 
 MAX_TOKENS = 220
 # Longer segments are cut: a small model forgets the task; and cut again where scripts with more tokens than letters
@@ -56,33 +62,61 @@ def generate(record: dict[str, Any], models: dict[str, ChatModel], options: dict
     """
     result = Generated([])
     wanted = options["num_pairs"]
-    for chunk in spread(record["chunks"], math.ceil(wanted / QUESTIONS_PER_CALL)):
+    title = " ".join(record.get("title", "").split())
+    for chunk, said in chosen(record["chunks"], wanted):
         count = min(QUESTIONS_PER_CALL, wanted - len(result.pairs))
-        questions = _ask(chunk, models["qa_generation"], result)
-        result.pairs += [_pair(text, chunk["chunk_id"], options["lookup_share"]) for text in questions[:count]]
+        questions = _ask(chunk, said, title, models["qa_generation"], result)
+        result.pairs += [_pair(text, chunk["chunk_id"], said, options["lookup_share"]) for text in questions[:count]]
     return result
 
 
-def _pair(question: str, segment: int, share: float) -> dict[str, Any]:
-    """A question, or for a share of them its keywords: what a small model writes by itself are sentences."""
+def chosen(chunks: Sequence[dict[str, Any]], wanted: int) -> list[tuple[dict[str, Any], list[Statement]]]:
+    """The segments that so many questions are asked about, spread over a document, each with its first statements.
+
+    Of neighbours, the one with most statements is taken.
+    """
+    count = min(math.ceil(wanted / QUESTIONS_PER_CALL), len(chunks))
+    bounds = [number * len(chunks) // count for number in range(count + 1)] if count else []
+    runs = [chunks[start:end] for start, end in itertools.pairwise(bounds)]
+    found = []
+    for run in runs:
+        said = [statements(without_heading(chunk["text"]))[:QUESTIONS_PER_CALL] for chunk in run]
+        middle = len(run) // 2
+        best = max(range(len(run)), key=lambda place: (len(said[place]), -abs(place - middle)))
+        found.append((run[best], said[best]))
+    return found
+
+
+def _pair(question: str, segment: int, said: Sequence[Statement], share: float) -> dict[str, Any]:
+    """A question, or for a share of them its keywords: what a small model writes by itself are sentences.
+
+    One that has the opening of a statement has it as its answer.
+    """
+    begun = [statement for statement in said if question.startswith(statement.opening)]
+    answer = max(begun, key=lambda statement: len(statement.opening)).sentence if begun else ""
     keywords = as_keywords(question) if is_chosen(question, share) else None
     if keywords:
-        return make_pair(keywords, [segment], query_type=KEYWORD)
+        return make_pair(keywords, [segment], query_type=KEYWORD, answer=answer)
+    if begun:
+        return make_pair(question, [segment], query_type=STATEMENT, answer=answer)
     cut = {"cut_off": True} if fills_the_form(question) else {}
     return make_pair(question, [segment], query_type="contextual", **cut)
 
 
-def _ask(chunk: dict[str, Any], model: ChatModel, result: Generated) -> list[str]:
+def _ask(
+    chunk: dict[str, Any], said: Sequence[Statement], title: str, model: ChatModel, result: Generated
+) -> list[str]:
     place = f"segment {chunk['chunk_id']}"
+    openings = [(statement.opening, contexts(title, statement.opening)) for statement in said]
     for length in MAX_CHARACTERS:
         try:
             return ask(
                 model,
-                messages(chunk["text"], length),
+                messages(chunk["text"], title, length),
                 call=place,
                 result=result,
                 max_tokens=MAX_TOKENS,
-                schema=schema_for(chunk["text"][:length]),
+                schema=schema_for(chunk["text"][:length], openings),
                 form=FORM,
                 read=read_questions,
                 usable=bool,
@@ -94,13 +128,14 @@ def _ask(chunk: dict[str, Any], model: ChatModel, result: Generated) -> list[str
     return []
 
 
-def messages(text: str, length: int = MAX_CHARACTERS[0]) -> Messages:
-    """The prompt for one segment, of which the first ``length`` characters are shown."""
+def messages(text: str, title: str = "", length: int = MAX_CHARACTERS[0]) -> Messages:
+    """The prompt for one segment, of which the first ``length`` characters are shown, behind its document's title."""
     shown = text[:length]
     task = "Write three short questions" + ("" if is_english(shown) else " in the language of the passage")
+    head = f"{title}\n\n" if title and title not in " ".join(shown.split()) else ""
     return [
         {"role": "system", "content": SYSTEM},
-        {"role": "user", "content": f"Passage:\n{shown}\n\n{task}."},
+        {"role": "user", "content": f"Passage:\n{head}{shown}\n\n{task}."},
     ]
 
 
@@ -142,10 +177,3 @@ def _in_json(value: Any) -> list[str]:
 def _one_line(text: str) -> str:
     asked = _PREFACE.sub("", _NUMBER.sub("", " ".join(text.split())))
     return asked[:1].upper() + asked[1:]
-
-
-def spread(items: list[Any], count: int) -> list[Any]:
-    """``count`` items evenly spread over a list, in order; all of them when there are fewer."""
-    if count >= len(items):
-        return list(items)
-    return [items[(2 * number + 1) * len(items) // (2 * count)] for number in range(count)]

@@ -206,7 +206,7 @@ def test_words_of_identifiers_count() -> None:
 
 def test_a_question_that_fills_the_grammar_was_cut_and_politeness_is_taken_off() -> None:
     def pair(text: str) -> dict:
-        return simple._pair(text, 1, 0.0)
+        return simple._pair(text, 1, [], 0.0)
 
     assert "cut_off" not in pair("What is " + "a" * 100 + "?")
     assert pair("Wie " + "ab " * 45 + "ab?")["cut_off"]
