@@ -110,8 +110,35 @@ _DIFFERS = re.compile(
     r"rather than|distinguish\w*|instead of|than|not the same)\b",
     re.IGNORECASE,
 )
-_HOW_MANY = re.compile(r"how many ((?:[\w-]+ )??)(?P<what>[\w-]+)\b", re.IGNORECASE)
+_HOW_MANY = re.compile(r"how many (?P<what>[\w-]+)", re.IGNORECASE)
 _WHAT_IS = re.compile(r"what (?:is|are|was|were) (?:an? |the )?(?P<what>[^?]+)\??$", re.IGNORECASE)
+_WORKS = re.compile(r"how (?:do|does|did) (?P<what>.*)\bwork\?", re.IGNORECASE)
+# A text shows, gives or helps by what it is; nothing in it says how
+_IDLE = re.compile(r"how (?:do|does|did) .*\b(?:contribute|give|help|relate|show)\b", re.IGNORECASE)
+_TELLING = (
+    "is|are|was|were|means|denotes|refers to|equals?|(?:depend|var(?:y|ie)|consist|increase|decrease|contain|include|"
+    "involve)s?|(?:has|have) an?|can be|may be|(?:has|have) been (?:found|shown) to be"
+)
+# What one sentence must have; of the looser traces (``_CUES``) these are the ones that tell
+_SENTENCE_CUES = (
+    *_CUES[:-1],
+    (
+        _CUES[-1][0],
+        re.compile(
+            r"\b(?:by|using|used|through|via|from|because|when|if|depend\w*|increas\w*|decreas\w*|reduc\w*|causes?|leads?|"
+            r"means of)\b",
+            re.IGNORECASE,
+        ),
+    ),
+    (
+        re.compile(r"\b(purpose|aim|goal|objective)s? (of|for|behind)\b", re.IGNORECASE),
+        re.compile(
+            r"\b(?:purpose|aim|goal|objective|in order to|so as to|so that|intended|designed|used|serves?|enables?)\b",
+            re.IGNORECASE,
+        ),
+    ),
+    (_DIFFERENCE, _DIFFERS),
+)
 # What a sentence has that announces and says it as well
 _SAYS = re.compile(
     r"\b(?:found|show(?:s|ed|n|ing)?|indicat\w*|yield\w*|gives?|which|leads?|because|so that|equals?|proportional|"
@@ -193,20 +220,34 @@ def not_said(question: str, title: str, passage: str, coverage: Callable[[str, s
     """
     if not _ENGLISH.match(question):
         return None
+    works = _WORKS.match(question)
+    if works and coverage(works["what"], title) >= 1:
+        return "asks what its title is"
     sentences = sentences_of(without_heading(passage))
     spoken = [coverage(question, f"{title}\n{sentence}") for sentence in sentences]
     most = max(spoken, default=0.0)
     if most < SENTENCE_COVERAGE:
         return "no sentence of its segment speaks of all it asks"
-    nearest = [sentence for sentence, value in zip(sentences, spoken, strict=True) if value >= most - _AS_MUCH]
-    cues = [said for asked, said in (*_CUES, (_DIFFERENCE, _DIFFERS)) if asked.search(question)]
+    nearest = _nearest(
+        question, [s for s, value in zip(sentences, spoken, strict=True) if value >= most - _AS_MUCH], coverage
+    )
+    if _IDLE.match(question):
+        return "asks for what its passage does not say"
+    cues = [said for asked, said in _SENTENCE_CUES if asked.search(question)]
     if not any(all(said.search(sentence) for said in cues) for sentence in nearest):
         return "asks for what its passage does not say"
     if (many := _HOW_MANY.match(question)) and not any(_counts(many["what"], sentence) for sentence in nearest):
         return "asks for a number that its passage does not have"
-    if not cues and _asks_for_title(question, title, sentences, coverage):
-        return "asks what its title is"
+    asked = _WHAT_IS.match(question)
+    if asked and not cues and not any(_tells(asked["what"], sentence) for sentence in nearest):
+        return "asks for what its passage does not say"
     return None
+
+
+def _nearest(question: str, sentences: Sequence[str], coverage: Callable[[str, str], float]) -> list[str]:
+    """The sentences that speak most of a question by themselves; without the title, which speaks for all of them."""
+    spoken = [coverage(question, sentence) for sentence in sentences]
+    return [sentence for sentence, value in zip(sentences, spoken, strict=True) if value >= max(spoken) - _AS_MUCH]
 
 
 def _counts(what: str, sentence: str) -> bool:
@@ -215,14 +256,13 @@ def _counts(what: str, sentence: str) -> bool:
     return bool(re.search(rf"\b{number}(?: [\w-]+){{0,3}} {re.escape(stem(what.lower()))}", sentence, re.IGNORECASE))
 
 
-def _asks_for_title(question: str, title: str, sentences: Sequence[str], coverage: Callable[[str, str], float]) -> bool:
-    """Whether "what is" is asked of the title itself, which no sentence defines."""
-    asked = _WHAT_IS.match(question)
-    words = content_words(asked["what"]) if asked else []
-    if not words or coverage(question, title) < 1:
+def _tells(asked: str, sentence: str) -> bool:
+    """Whether a sentence has what is asked for as its subject, and goes on with what it is."""
+    head = content_words(re.split(r" (?:of|in|on|for|to|at|by|with|from|between|that|which|when|under) ", asked)[0])
+    if not head:
         return False
-    defined = re.compile(rf"\b{re.escape(stem(words[-1]))}\w*(?: \([^)]*\))? (?:is|are|means|denotes|refers to) ", re.I)
-    return not any(defined.search(sentence) and not _ANNOUNCES.search(sentence) for sentence in sentences)
+    told = rf"\b{re.escape(stem(head[-1]))}[\w-]*(?:,? [^,;]+?)?,? (?:{_TELLING})\b"
+    return bool(re.search(told, sentence, re.IGNORECASE)) and not _ANNOUNCES.search(sentence)
 
 
 def sentences_of(text: str) -> list[str]:

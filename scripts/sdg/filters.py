@@ -65,16 +65,17 @@ _STOP = frozenset(
 )
 
 
-def fault(question: str, passage: str, *, keywords: bool = False) -> str | None:
+def fault(question: str, passage: str, *, keywords: bool = False, whole: bool = False) -> str | None:
     """Why a question is not worth keeping, or ``None``.
 
     Args:
         question: One line.
         passage: The text it was asked about.
         keywords: It is no sentence but what is typed into a search box: it may be short, and words of the passage.
+        whole: It is known not to be cut off, and may end with a preposition.
     """
     words = content_words(question)
-    reason = _fault_of_form(question, words, passage, keywords=keywords)
+    reason = _fault_of_form(question, words, passage, keywords=keywords, whole=whole)
     if reason is not None:
         return reason
     known = set(map(stem, content_words(passage)))
@@ -87,14 +88,14 @@ def fault(question: str, passage: str, *, keywords: bool = False) -> str | None:
     return None
 
 
-def _fault_of_form(question: str, words: list[str], passage: str, *, keywords: bool) -> str | None:
+def _fault_of_form(question: str, words: list[str], passage: str, *, keywords: bool, whole: bool) -> str | None:
     """What a question's own wording tells; of its passage only the names count."""
     short = len(question) < 6 if UNSPACED.search(question) else len(question) < 15 or len(question.split()) < 4
     if short and not keywords:
         return "too short"
     if _PROMPT.search(question) or _speaks_of_prompt(question, passage):
         return "speaks of the prompt"
-    if _CUT.search(question):
+    if not whole and _CUT.search(question):
         return "cut off"
     if not keywords and _PRONOUN.match(question):
         return "names no subject"

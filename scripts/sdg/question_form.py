@@ -18,7 +18,7 @@ LONGEST = 140
 _OPENINGS = ("What", "How", "(Which|Why|When|Where|Is|Does|Can)")
 QUESTIONS_PER_CALL = len(_OPENINGS)
 # Between an opening that a passage gives and what it is about
-_LINK = "(in|of|for|on)( the)?"
+_LINK = "(in|of|for|on)"
 _LETTERS = "a-zA-Z0-9"
 _SIGNS = " ,'()/_.-"
 # Signs of names as in C++, C#, a::b, --option=value, R&D, user@host, 50%; a colon only inside a name

@@ -231,7 +231,8 @@ def _fault(
     if options["question_checks"]:
         if cut:
             return "cut off"
-        reason = fault(question, passage, keywords=pair["query_type"] in LOOKUPS)
+        stated = pair["query_type"] == STATEMENT
+        reason = fault(question, passage, keywords=pair["query_type"] in LOOKUPS, whole=stated)
         if reason is not None:
             return reason
         if says_too_little(question, passage):
@@ -240,7 +241,7 @@ def _fault(
         least = max(options["min_coverage"], YES_OR_NO_COVERAGE) if is_yes_or_no(question) else options["min_coverage"]
         if covered < least:
             return "not answered by its segment"
-        if pair["query_type"] != STATEMENT and (reason := _unanswered(record, pair, passage, titled, coverage)):
+        if not stated and (reason := _unanswered(record, pair, passage, titled, coverage)):
             return reason
     unwanted = set(pair["marks"]) & set(options["drop_marked"])
     return f"marked {min(unwanted)}" if unwanted else None

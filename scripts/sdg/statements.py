@@ -36,9 +36,7 @@ _LINKED = re.compile(
 )
 # Words of the part of a title that is put behind an opening, and words that part titles
 _CONTEXT_WORDS = range(1, 7)
-_JOINTS = frozenset(
-    "about above and at below between by during for from in of on over past through to under with".split()
-)
+_JOINTS = frozenset("about above at below between by during for from in of on over past through to under with".split())
 # Where or when it holds: "for small angles, the lift is ..."; the question says it at its end
 _CONDITION = re.compile(
     r"^(?P<where>(?:at|during|for|in|near|on|under|when|with|without) [^,]{4,80}), (?=\w)", re.IGNORECASE
@@ -168,15 +166,15 @@ _NO_END = frozenset("a also an and as at between by for from in into not of on o
 _NO_NAME = re.compile(r"(?:[st]ion|ment|ing|ity|[ae]nce|ness|ism|[cntr]al|ed|ive|ous|ary|ular|ical)s?$")
 # Subjects made of these alone name nothing that anybody outside the text knows
 _VAGUE = frozenset(
-    "above additional agreement analysis analytical application applications approach approximate author authors "
-    "calculation calculations case cases chapter chosen comparison comparisons conclusion conclusions data document "
-    "effect effects equation equations exact example examples existing experiment experimental experiments expression "
-    "expressions factor factors feature features figure final first following formula formulas general given herein "
-    "idea immediate important information investigation key latter main method methods model models new note number "
-    "numbers numerical obtained paper point points present presented previous prime problem problems procedure "
-    "procedures process program programs proposed provided purpose quoted report result resulting results section "
-    "simple solution solutions study system systems table task technique techniques test tests theoretical theory "
-    "type types value values various work".split()
+    "above accurate additional agreement analysis analytical application applications approach approximate author "
+    "authors calculation calculations case cases chapter chosen comparison comparisons conclusion conclusions data "
+    "document effect effects equation equations exact example examples existing experiment experimental experiments "
+    "expression expressions factor factors feature features figure final first following formula formulas general "
+    "given herein idea immediate important information investigation key latter main method methods model models new "
+    "note number numbers numerical obtained paper point points present presented previous prime problem problems "
+    "procedure procedures process program programs proposed provided purpose quoted report result resulting results "
+    "second section series simple solution solutions study system systems table task technique techniques test tests "
+    "theoretical theory type types value values various work".split()
 )
 
 
@@ -262,7 +260,7 @@ def _opening(sentence: str) -> tuple[str, str] | None:
             opening = f"{made[0]}{'' if number else condition}"
             known = set(map(stem, content_words(opening)))
             # a question that says it all has nothing left to be answered
-            new = any(stem(word) not in known for word in content_words(made[1]))
+            new = any(stem(word) not in known and word not in _VAGUE for word in content_words(made[1]))
             if new and not _POINTS.search(made[1]) and not _UNSAFE & set(opening):
                 return opening, made[1]
     return None
