@@ -15,6 +15,7 @@ from scripts.common.config import resolve
 from scripts.sdg.bundles import join  # noqa: F401  (imported early, so that a broken stage fails here)
 from scripts.sdg.chunk import make_record
 from scripts.sdg.documents import Document
+from scripts.sdg.generated import ARTIFACT_TYPES
 
 ENDPOINT = Path(__file__).parent / "endpoint.py"
 
@@ -77,3 +78,25 @@ def document(number: int) -> Document:
 def records(count: int, first: int = 0) -> list[dict[str, Any]]:
     options = {"sentences_per_chunk": 1, "num_sections": 1, "bundle_strategy": "sequential"}
     return [make_record([document(n)], options, lambda text: len(text) < 1000) for n in range(first, first + count)]
+
+
+def finished() -> list[dict[str, Any]]:
+    """Two records with three pairs each, as generation leaves them."""
+    pair = {
+        "question": "What is <it>?",
+        "answer": "",
+        "question_complexity": 1,
+        "query_type": "contextual",
+        "reasoning_type": "factual",
+        "segment_ids": [1],
+        "hop_count": 1,
+        "hop_contexts": [],
+    }
+    made = records(2)
+    for record in made:
+        record["document_artifacts"] = {name: [] for name in ARTIFACT_TYPES}
+        record["qa_generation"] = {"pairs": [dict(pair), dict(pair), dict(pair)]}
+        record["generation"] = {"problems": [], "judged": None, "asked": 4}
+        record["deduplicated_qa_pairs"] = []
+        record["qa_evaluations"] = {"evaluations": []}
+    return made

@@ -16,7 +16,6 @@ from scripts.sdg.checks import AMBIGUOUS, TOO_EASY, Coverage, Standing, marks, r
 from scripts.sdg.chunk import make_record
 from scripts.sdg.documents import Document
 from scripts.sdg.filters import content_words, fault, normal_form
-from scripts.sdg.generated import ARTIFACT_TYPES
 from scripts.sdg.headings import code_blocks, headings, tables
 from scripts.sdg.llm_free import llm_free_pairs
 from scripts.sdg.llm_free_extra import extra_pairs
@@ -25,7 +24,7 @@ from scripts.sdg.question_form import is_english, schema_for
 from scripts.sdg.report import check_records, draw, summary, write_provenance
 from scripts.sdg.sdg import evaluation, judge_pairs, keep_pairs
 from scripts.sdg.simple import read_questions
-from tests.sdg.conftest import configuration, records
+from tests.sdg.conftest import configuration, finished, records
 
 PASSAGES = [
     "The boundary layer of a flat plate grows with the square root of the distance.",
@@ -385,27 +384,6 @@ def test_the_form_has_the_letters_and_signs_of_the_passage(passage: str, allowed
 
 def test_the_form_of_plain_english_is_what_was_measured() -> None:
     assert schema_for("The pump (unit-3) is checked: daily.")["properties"]["question_1"]["pattern"] == ENGLISH
-
-
-def finished() -> list[dict]:
-    pair = {
-        "question": "What is <it>?",
-        "answer": "",
-        "question_complexity": 1,
-        "query_type": "contextual",
-        "reasoning_type": "factual",
-        "segment_ids": [1],
-        "hop_count": 1,
-        "hop_contexts": [],
-    }
-    made = records(2)
-    for record in made:
-        record["document_artifacts"] = {name: [] for name in ARTIFACT_TYPES}
-        record["qa_generation"] = {"pairs": [dict(pair), dict(pair), dict(pair)]}
-        record["generation"] = {"problems": [], "judged": None, "asked": 4}
-        record["deduplicated_qa_pairs"] = []
-        record["qa_evaluations"] = {"evaluations": []}
-    return made
 
 
 def test_report_adds_up(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Openings that sentences give, the form they go into, and what is asked of a sentence that is to answer."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +10,11 @@ from hypothesis import strategies as st
 
 from scripts.sdg import simple
 from scripts.sdg.answers import not_said
-from scripts.sdg.checks import Coverage
+from scripts.sdg.checks import Coverage, Standing
 from scripts.sdg.question_form import schema_for
+from scripts.sdg.sdg import judge_pairs
 from scripts.sdg.statements import contexts, statements
+from tests.sdg.conftest import configuration, finished
 
 
 @pytest.mark.parametrize(
@@ -204,3 +207,16 @@ def test_what_the_title_names_may_be_defined() -> None:
     coverage = Coverage([SEGMENT, "other text"])
     assert not_said("What is an economizer?", "the economizer", "It is hot.", coverage)
     assert not_said("What is an economizer?", "the economizer", "An economizer is a heat exchanger.", coverage) is None
+
+
+def test_statements_may_end_with_a_preposition_and_are_answered_by_construction() -> None:
+    record = finished()[0]
+    text = "The outer flow field is characterized by a layer. It is discussed in a note of the crew on wind."
+    record["title"] = ""
+    record["chunks"] = [{**record["chunks"][0], "text": text}]
+    first = record["qa_generation"]["pairs"][0]
+    asked = {**first, "question": "What is the outer flow field characterized by?", "segment_ids": [1]}
+    record["qa_generation"]["pairs"] = [{**asked, "query_type": "statement"}, asked]
+    options = {**configuration(Path("x"), "http://127.0.0.1:9/v1")["sdg"], "question_checks": True}
+    reasons = judge_pairs(record, [Standing(1)] * 2, set(), lambda _: None, Coverage([text, "other"]), options)
+    assert reasons == [None, "cut off"]
