@@ -113,11 +113,15 @@ _DIFFERS = re.compile(
 _HOW_MANY = re.compile(r"how many (?P<what>[\w-]+)", re.IGNORECASE)
 _WHAT_IS = re.compile(r"what (?:is|are|was|were) (?:an? |the )?(?P<what>[^?]+)\??$", re.IGNORECASE)
 _WORKS = re.compile(r"how (?:do|does|did) (?P<what>.*)\bwork\?", re.IGNORECASE)
-# A text shows, gives or helps by what it is; nothing in it says how
-_IDLE = re.compile(r"how (?:do|does|did) .*\b(?:contribute|give|help|relate|show)\b", re.IGNORECASE)
+# A text shows, gives or helps by what it is, and nothing in it says how; nor when something is possible
+_IDLE = re.compile(
+    r"how (?:do|does|did) .*\b(?:contribute|give|help|relate|show)\b|(?:when|where) is it possible\b", re.IGNORECASE
+)
+# What follows a subject of which something is said; "is treated" says nothing of it
 _TELLING = (
-    "is|are|was|were|means|denotes|refers to|equals?|(?:depend|var(?:y|ie)|consist|increase|decrease|contain|include|"
-    "involve)s?|(?:has|have) an?|can be|may be|(?:has|have) been (?:found|shown) to be"
+    r"(?:is|are|was|were) (?!(?:\w+ly |also |then |now )?(?:being|given|made|shown|sought|\w+ed)\b)|"
+    r"(?:means|denotes|refers to|equals?|(?:depend|var(?:y|ie)|consist|increase|decrease|contain|include|involve)s?|"
+    r"(?:has|have) an?|can be|may be) "
 )
 # What one sentence must have; of the looser traces (``_CUES``) these are the ones that tell
 _SENTENCE_CUES = (
@@ -261,7 +265,7 @@ def _tells(asked: str, sentence: str) -> bool:
     head = content_words(re.split(r" (?:of|in|on|for|to|at|by|with|from|between|that|which|when|under) ", asked)[0])
     if not head:
         return False
-    told = rf"\b{re.escape(stem(head[-1]))}[\w-]*(?:,? [^,;]+?)?,? (?:{_TELLING})\b"
+    told = rf"\b{re.escape(stem(head[-1]))}[\w-]*(?:,? [^,;]+?)?,? (?:{_TELLING})"
     return bool(re.search(told, sentence, re.IGNORECASE)) and not _ANNOUNCES.search(sentence)
 
 

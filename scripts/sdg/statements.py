@@ -64,8 +64,9 @@ _BECAUSE = re.compile(
 _PARTICIPLE = r"(?:\w+ed|given|written|driven|drawn|built|held|kept|set|chosen)"
 # How something is done, close behind what is done; "from" is a way for what is found out
 _WAY = re.compile(
-    rf"(?P<done>{_PARTICIPLE})(?: [\w'/()-]+){{0,{_NEAR}}}? "
-    r"(?:by|using|in terms of|on the basis of|through|via|employing)\b(?P<way>.{6,})|"
+    rf"(?P<done>{_PARTICIPLE})(?:(?: [\w'/()-]+){{0,{_NEAR - 1}}}? (?!\w+ed\b)[\w'/()-]+)?? "
+    r"(?:by|using|in terms of|on the basis of|through (?=(?:the )?(?:use|application)|\w+ing)|via|employing)\b"
+    r"(?P<way>.{6,})|"
     r"(?P<found>obtained|derived|calculated|computed|determined|deduced|estimated|evaluated|inferred)(?: \w+ly)? from\b"
     r"(?P<source>.{6,})",
     re.IGNORECASE,
@@ -94,7 +95,8 @@ _RELATION = re.compile(
 # An answer that is said elsewhere, or says what the text is about
 _POINTS = re.compile(
     r"^ ?(?:of |by )?(?:these|this|those|the above|the following|(?:the )?reasons? that)\b|"
-    r"\b(?:this|present) (?:article|chapter|note|paper|report|section|study|work)\b",
+    r"\b(?:this|present) (?:article|chapter|note|paper|report|section|study|work)\b|"
+    r"\b(?:object|subject|topic) of\b",
     re.IGNORECASE,
 )
 # No schema's pattern takes these without ado

@@ -27,7 +27,7 @@ from tests.sdg.conftest import configuration, finished
         ("However, the feed rate decreases with rising pressure .", "How does the feed rate decrease"),
         ("The feed rates were measured by weighing the water.", "How were the feed rates measured"),
         ("The feed rates have been measured by weighing the water.", "How have the feed rates been measured"),
-        ("The wing load can be predicted through strip theory.", "How can the wing load be predicted"),
+        ("The wing load can be predicted through use of strip theory.", "How can the wing load be predicted"),
         ("The wing load was deduced from pressure readings.", "How was the wing load deduced"),
         (
             "Green's function technique is used to solve the wave problem.",
@@ -72,6 +72,9 @@ def test_what_a_sentence_says_is_asked_for(sentence: str, opening: str) -> None:
         "The boundary layer profile is the boundary layer profile.",
         'The "wing load" is a function of the speed of the plane.',
         "Die Dichte von Freon is the same und ist nicht mit der von Luft zu messen.",
+        "The flight of the body is the subject of treatment by theory.",
+        "Better signals are obtained for a wave masked by the noise.",
+        "High temperatures have been measured in shocks through nitrogen.",
         "Feed the pump.",
     ],
 )
@@ -175,7 +178,7 @@ TITLE = "feed pumps for steam boilers"
 SEGMENT = (
     f"{TITLE}\n\nThe crew counted six leaks of the valve while the boiler was cold. The bearing wears by friction. "
     "Oil cools the shaft. The valve closes more slowly than the gate differing in size. The spring of 9 turns is "
-    "stiff. An economizer is a heat exchanger."
+    "stiff. An economizer is a heat exchanger. The drain of the boiler is treated at length."
 )
 
 
@@ -195,6 +198,8 @@ SEGMENT = (
         ("How do feed pumps for steam boilers work?", "title"),
         ("How did the crew give the valve six leaks?", "does not say"),
         ("What is an economizer?", None),
+        ("What is the drain of the boiler?", "does not say"),
+        ("When is it possible to cool the shaft?", "does not say"),
         ("Wie viele Lecks hat das Ventil?", None),
     ],
 )
