@@ -120,7 +120,7 @@ _IDLE = re.compile(
 # What follows a subject of which something is said; "is treated" says nothing of it
 _TELLING = (
     r"(?:is|are|was|were) (?!(?:\w+ly |also |then |now )?(?:being|given|made|shown|sought|\w+ed)\b)|"
-    r"(?:means|denotes|refers to|equals?|(?:depend|var(?:y|ie)|consist|increase|decrease|contain|include|involve)s?|"
+    r"(?:(?<!by )means|denotes|refers to|equals?|(?:depend|var(?:y|ie)|consist|increase|decrease|contain|include|involve)s?|"
     r"(?:has|have) an?|can be|may be) "
 )
 # What one sentence must have; of the looser traces (``_CUES``) these are the ones that tell
