@@ -120,8 +120,8 @@ _IDLE = re.compile(
 # What follows a subject of which something is said; "is treated" says nothing of it
 _TELLING = (
     r"(?:is|are|was|were) (?!(?:\w+ly |also |then |now )?(?:being|given|made|shown|sought|\w+ed)\b)|"
-    r"(?:(?<!by )means|denotes|refers to|equals?|(?:depend|var(?:y|ie)|consist|increase|decrease|contain|include|involve)s?|"
-    r"(?:has|have) an?|can be|may be) "
+    r"(?:(?<!by )means|denotes|refers to|equals?|"
+    r"(?:depend|var(?:y|ie)|consist|increase|decrease|contain|include|involve)s?|(?:has|have) an?|can be|may be) "
 )
 # What one sentence must have; of the looser traces (``_CUES``) these are the ones that tell
 _SENTENCE_CUES = (

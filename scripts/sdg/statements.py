@@ -304,11 +304,9 @@ def _possible(said: str) -> tuple[str, str] | None:
     match = _CAN_BE.fullmatch(said)
     subject = match and _subject(match)
     done = match and _way(match["said"])
-    return (
-        (f"How {match['can'].lower()} {subject} {match['be']} {done[0]}", done[1])
-        if match and subject and done
-        else None
-    )
+    if not match or not subject or not done:
+        return None
+    return f"How {match['can'].lower()} {subject} {match['be']} {done[0]}", done[1]
 
 
 def _made_possible(said: str) -> tuple[str, str] | None:
@@ -350,11 +348,8 @@ def _doing(said: str) -> tuple[str, str] | None:
     verb, do = _FORMS[match["verb"].lower()]
     rest = match["rest"]
     if verb in _CHANGE:
-        return (
-            (f"How {do} {subject} {verb}", rest)
-            if re.match(r" (?:with|as|when|from|by|linearly|\w+ly)\b", rest)
-            else None
-        )
+        told = re.match(r" (?:with|as|when|from|by|\w+ly)\b", rest)
+        return (f"How {do} {subject} {verb}", rest) if told else None
     particle = _OBJECT[verb]
     if not rest.startswith(particle) or re.match(r" (?:for|in|of|on|to|with|by|as)\b", rest[len(particle) :]):
         return None
