@@ -51,12 +51,13 @@ def is_english(text: str) -> bool:
     return foreign < 0.3 if english > other else english == other and foreign < 0.03
 
 
-def schema_for(passage: str, openings: Sequence[tuple[str, Sequence[str]]] = ()) -> dict[str, Any]:
+def schema_for(passage: str, openings: Sequence[tuple[str, Sequence[str], bool]] = ()) -> dict[str, Any]:
     """JSON Schema of a reply with three questions about a passage.
 
     Args:
         passage: The text.
-        openings: All of the first questions but their ends, each with what may come behind it (``contexts``).
+        openings: All of the first questions but their ends, each with what may come behind it (``contexts``), and
+            whether one of these must.
     """
     alphabet = _LETTERS + "".join(more for more in _MORE_LETTERS if re.search(f"[{more}]", passage))
     signs = "".join(sorted(set(_SIGN_OF_NAME.findall(passage)))) + _SIGNS
@@ -78,9 +79,9 @@ def schema_for(passage: str, openings: Sequence[tuple[str, Sequence[str]]] = ())
     }
 
 
-def _completed(opening: str, contexts: Sequence[str]) -> str:
+def _completed(opening: str, contexts: Sequence[str], must: bool) -> str:
     ends = "|".join(map(_literal, contexts))
-    return f"^{_literal(opening)}" + (f"( {_LINK} ({ends}))?" if ends else "") + r"\?$"
+    return f"^{_literal(opening)}" + (f"( {_LINK} ({ends})){'' if must else '?'}" if ends else "") + r"\?$"
 
 
 def _literal(text: str) -> str:

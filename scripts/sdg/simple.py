@@ -21,7 +21,7 @@ from scripts.sdg.generated import Generated, make_pair
 from scripts.sdg.lookups import KEYWORD, as_keywords, is_chosen
 from scripts.sdg.protocol import read_json_reply, spoken
 from scripts.sdg.question_form import MARKS, QUESTIONS_PER_CALL, fills_the_form, is_english, schema_for
-from scripts.sdg.statements import STATEMENT, Statement, contexts, statements
+from scripts.sdg.statements import STATEMENT, Statement, contexts, told_of
 
 MAX_TOKENS = 220
 # Longer segments are cut: a small model forgets the task; and cut again where scripts with more tokens than letters
@@ -63,14 +63,14 @@ def generate(record: dict[str, Any], models: dict[str, ChatModel], options: dict
     result = Generated([])
     wanted = options["num_pairs"]
     title = " ".join(record.get("title", "").split())
-    for chunk, said in chosen(record["chunks"], wanted):
+    for chunk, said in chosen(record["chunks"], title, wanted):
         count = min(QUESTIONS_PER_CALL, wanted - len(result.pairs))
         questions = _ask(chunk, said, title, models["qa_generation"], result)
         result.pairs += [_pair(text, chunk["chunk_id"], said, options["lookup_share"]) for text in questions[:count]]
     return result
 
 
-def chosen(chunks: Sequence[dict[str, Any]], wanted: int) -> list[tuple[dict[str, Any], list[Statement]]]:
+def chosen(chunks: Sequence[dict[str, Any]], title: str, wanted: int) -> list[tuple[dict[str, Any], list[Statement]]]:
     """The segments that so many questions are asked about, spread over a document, each with its first statements.
 
     Of neighbours, the one with most statements is taken.
@@ -80,7 +80,7 @@ def chosen(chunks: Sequence[dict[str, Any]], wanted: int) -> list[tuple[dict[str
     runs = [chunks[start:end] for start, end in itertools.pairwise(bounds)]
     found = []
     for run in runs:
-        said = [statements(without_heading(chunk["text"]))[:QUESTIONS_PER_CALL] for chunk in run]
+        said = [told_of(without_heading(chunk["text"]), title)[:QUESTIONS_PER_CALL] for chunk in run]
         middle = len(run) // 2
         best = max(range(len(run)), key=lambda place: (len(said[place]), -abs(place - middle)))
         found.append((run[best], said[best]))
@@ -107,7 +107,7 @@ def _ask(
     chunk: dict[str, Any], said: Sequence[Statement], title: str, model: ChatModel, result: Generated
 ) -> list[str]:
     place = f"segment {chunk['chunk_id']}"
-    openings = [(statement.opening, contexts(title, statement.opening)) for statement in said]
+    openings = [(statement.opening, contexts(title, statement.opening), statement.bare) for statement in said]
     for length in MAX_CHARACTERS:
         try:
             return ask(

@@ -10,6 +10,7 @@ subject, a verb, and what is said. All others have no opening.
 
 import dataclasses
 import re
+from typing import NamedTuple
 
 from scripts.sdg.filters import content_words, stem
 from scripts.sdg.headings import code_blocks, headings, tables
@@ -73,8 +74,8 @@ _WAY = re.compile(
 )
 _NO_DEED = frozenset(
     "accompanied accounted acted added called compared considered described discussed followed illustrated included "
-    "mentioned need noted outlined presented related replaced reported reviewed subjected summarized surrounded "
-    "taken".split()
+    "joined mentioned need noted outlined presented related replaced reported reviewed subjected summarized "
+    "surrounded taken used".split()
 )
 _USED = re.compile(
     r"(?P<used>used|employed|required|needed|necessary|useful|suitable|intended|designed|responsible) "
@@ -110,17 +111,20 @@ _EFFECT = re.compile(
 # Verbs of which the object is asked for, with the preposition that they have; and those of a change
 _OBJECT = {
     **dict.fromkeys(
-        "affect allow cause compute contain control convert create define determine enable exceed give govern "
-        "include indicate involve permit prevent produce provide reduce represent require return show "
-        "yield".split(),
+        "accept affect allow assume avoid cause compute contain control convert create define determine enable "
+        "exceed give govern ignore implement include indicate involve maximize minimize perform permit prevent "
+        "produce provide reduce represent require return select show specify yield".split(),
         "",
     ),
     "apply": " to",
+    "belong": " to",
     "consist": " of",
+    "correspond": " to",
     "deal": " with",
     "depend": " on",
     "lead": " to",
     "refer": " to",
+    "rely": " on",
     "use": "",
 }
 _DID = re.compile(
@@ -168,16 +172,24 @@ _NO_END = frozenset("a also an and as at between by for from in into not of on o
 _NO_NAME = re.compile(r"(?:[st]ion|ment|ing|ity|[ae]nce|ness|ism|[cntr]al|ed|ive|ous|ary|ular|ical)s?$")
 # Subjects made of these alone name nothing that anybody outside the text knows
 _VAGUE = frozenset(
-    "above accurate additional agreement analysis analytical application applications approach approximate author "
-    "authors calculation calculations case cases chapter chosen comparison comparisons conclusion conclusions data "
-    "document effect effects equation equations exact example examples existing experiment experimental experiments "
-    "expression expressions factor factors feature features figure final first following formula formulas general "
-    "given herein idea immediate important information investigation key latter main method methods model models new "
-    "note number numbers numerical obtained paper point points present presented previous prime problem problems "
-    "procedure procedures process program programs proposed provided purpose quoted report result resulting results "
-    "second section series simple solution solutions study system systems table task technique techniques test tests "
-    "theoretical theory type types value values various work".split()
+    "above accurate additional agreement aim analysis analytical application applications approach approximate author "
+    "authors calculation calculations case cases chapter chosen comparison comparisons conclusion conclusions current "
+    "data document effect effects equation equations exact example examples existing experiment experimental "
+    "experiments expression expressions factor factors false feature features figure final first following former "
+    "formula formulas general given herein idea immediate important information investigation key latter main method "
+    "methods model models new none note number numbers numerical obtained paper point points present presented "
+    "previous prime problem problems procedure procedures process program programs proposed provided purpose quoted "
+    "report result resulting results second section series simple solution solutions study system systems table task "
+    "technique techniques test tests theoretical theory true type types value values various version versions work".split()
 )
+
+
+class _Made(NamedTuple):
+    """An opening, the words that answer it, and the subject of both."""
+
+    opening: str
+    answer: str
+    subject: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,11 +200,13 @@ class Statement:
         sentence: One line.
         opening: The question without its mark.
         answer: The part of the sentence that is asked for.
+        bare: The subject is one word with an article, which means something in its document alone.
     """
 
     sentence: str
     opening: str
     answer: str
+    bare: bool = False
 
 
 def statements(text: str) -> list[Statement]:
@@ -209,8 +223,14 @@ def statements(text: str) -> list[Statement]:
             continue
         sentence = " ".join(text[start:end].split())
         if (made := _opening(sentence)) is not None:
-            found.append(Statement(sentence, *made))
+            bare = len(content_words(made.subject)) == 1 and bool(_ARTICLE.match(made.subject))
+            found.append(Statement(sentence, made.opening, made.answer, bare))
     return found
+
+
+def told_of(text: str, title: str) -> list[Statement]:
+    """The statements of a text without those that need a title to be understood, where the title is none for them."""
+    return [found for found in statements(text) if not found.bare or contexts(title, found.opening)]
 
 
 def contexts(title: str, opening: str) -> list[str]:
@@ -241,8 +261,8 @@ def contexts(title: str, opening: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _opening(sentence: str) -> tuple[str, str] | None:
-    """Opening of a question, and the words that answer it."""
+def _opening(sentence: str) -> _Made | None:
+    """The first thing that a sentence says."""
     # tokenized text has spaces before its signs
     said = re.sub(r"\s+([.,;:])", r"\1", sentence)
     if said[-1:] not in ".;" or len(said) > _LONGEST_SENTENCE or len(said.split()) not in _SENTENCE_WORDS:
@@ -259,61 +279,61 @@ def _opening(sentence: str) -> tuple[str, str] | None:
         if number and not _ARTICLE.match(clause):
             continue
         if (made := _read(_LINKED.sub("", clause))) is not None:
-            opening = f"{made[0]}{'' if number else condition}"
+            opening = f"{made.opening}{'' if number else condition}"
             known = set(map(stem, content_words(opening)))
             # a question that says it all has nothing left to be answered
-            new = any(stem(word) not in known and word not in _VAGUE for word in content_words(made[1]))
-            if new and not _POINTS.search(made[1]) and not _UNSAFE & set(opening):
-                return opening, made[1]
+            new = any(stem(word) not in known and word not in _VAGUE for word in content_words(made.answer))
+            if new and not _POINTS.search(made.answer) and not _UNSAFE & set(opening):
+                return made._replace(opening=opening)
     return None
 
 
-def _read(said: str) -> tuple[str, str] | None:
+def _read(said: str) -> _Made | None:
     readers = (_made_possible, _because, _being, _possible, _affecting, _happening, _doing, _did)
     return next((made for read in readers if (made := read(said)) is not None), None)
 
 
-def _because(said: str) -> tuple[str, str] | None:
+def _because(said: str) -> _Made | None:
     match = _BECAUSE.fullmatch(said)
     if match is None or _NO_SUBJECT & set(match["said"].lower().split()) or match["said"].startswith("made"):
         return None
     subject = _subject(match)
-    return subject and (f"Why {match['is'].lower()} {subject} {match['said']}", match["reason"])
+    return _Made(f"Why {match['is'].lower()} {subject} {match['said']}", match["reason"], subject) if subject else None
 
 
-def _being(said: str) -> tuple[str, str] | None:
+def _being(said: str) -> _Made | None:
     match = _IS.fullmatch(said)
     subject = match and _subject(match)
     if not match or not subject:
         return None
     opening, rest = f"{match['is'].lower()} {subject}", match["said"]
     if used := _USED.match(rest):
-        return f"What {opening} {used['used']} {'as' if used['how'] == 'as' else 'for'}", used["rest"]
+        return _Made(f"What {opening} {used['used']} {'as' if used['how'] == 'as' else 'for'}", used["rest"], subject)
     if seen := _TO_BE.match(rest):
-        return f"What {opening} {seen['seen']} to be", seen["rest"]
+        return _Made(f"What {opening} {seen['seen']} to be", seen["rest"], subject)
     if related := _RELATION.match(rest):
-        return f"What {opening} {related['relation']}", related["rest"]
+        return _Made(f"What {opening} {related['relation']}", related["rest"], subject)
     if done := _way(rest):
-        return f"How {opening} {done[0]}", done[1]
+        return _Made(f"How {opening} {done[0]}", done[1], subject)
     if _THING.match(rest) and len(content_words(rest)) > 1:
-        return f"What {opening}", rest
+        return _Made(f"What {opening}", rest, subject)
     return None
 
 
-def _possible(said: str) -> tuple[str, str] | None:
+def _possible(said: str) -> _Made | None:
     match = _CAN_BE.fullmatch(said)
     subject = match and _subject(match)
     done = match and _way(match["said"])
     if not match or not subject or not done:
         return None
-    return f"How {match['can'].lower()} {subject} {match['be']} {done[0]}", done[1]
+    return _Made(f"How {match['can'].lower()} {subject} {match['be']} {done[0]}", done[1], subject)
 
 
-def _made_possible(said: str) -> tuple[str, str] | None:
+def _made_possible(said: str) -> _Made | None:
     match = _POSSIBLE.fullmatch(said)
     if match is None or _NO_SUBJECT & set(match["deed"].lower().split()):
         return None
-    return f"How {match['is'].lower()} it {match['possible']} to {match['deed']}", match["way"]
+    return _Made(f"How {match['is'].lower()} it {match['possible']} to {match['deed']}", match["way"], match["deed"])
 
 
 def _way(said: str) -> tuple[str, str] | None:
@@ -323,24 +343,24 @@ def _way(said: str) -> tuple[str, str] | None:
     return match["done"] or match["found"], match["way"] or match["source"]
 
 
-def _affecting(said: str) -> tuple[str, str] | None:
+def _affecting(said: str) -> _Made | None:
     match = _EFFECT.match(said)
     subject = match and _subject(match)
     if not match or not subject:
         return None
     do = {"has": "does", "have": "do", "had": "did"}[match["has"].lower()]
     on = re.split(r"[,;]| (?:and|but|which|that) ", match["on"] or "")[0]
-    return f"What {match['what']} {do} {subject} have {on}".rstrip(), said[match.start("has") :]
+    return _Made(f"What {match['what']} {do} {subject} have {on}".rstrip(), said[match.start("has") :], subject)
 
 
-def _happening(said: str) -> tuple[str, str] | None:
+def _happening(said: str) -> _Made | None:
     match = _TIME.fullmatch(said)
     subject = match and _subject(match)
     do = "does" if match and match["verb"].lower() == "occurs" else "do"
-    return (f"When {do} {subject} occur", match["rest"]) if match and subject else None
+    return _Made(f"When {do} {subject} occur", match["rest"], subject) if match and subject else None
 
 
-def _doing(said: str) -> tuple[str, str] | None:
+def _doing(said: str) -> _Made | None:
     match = _VERB.match(said)
     subject = match and _subject(match)
     if not match or not subject:
@@ -349,20 +369,20 @@ def _doing(said: str) -> tuple[str, str] | None:
     rest = match["rest"]
     if verb in _CHANGE:
         told = re.match(r" (?:with|as|when|from|by|\w+ly)\b", rest)
-        return (f"How {do} {subject} {verb}", rest) if told else None
+        return _Made(f"How {do} {subject} {verb}", rest, subject) if told else None
     particle = _OBJECT[verb]
     if not rest.startswith(particle) or re.match(r" (?:for|in|of|on|to|with|by|as)\b", rest[len(particle) :]):
         return None
-    return (f"What {do} {subject} {verb}{particle}", rest) if len(content_words(rest)) > 1 else None
+    return _Made(f"What {do} {subject} {verb}{particle}", rest, subject) if len(content_words(rest)) > 1 else None
 
 
-def _did(said: str) -> tuple[str, str] | None:
+def _did(said: str) -> _Made | None:
     match = _DID.fullmatch(said)
     subject = match and _subject(match)
     if not match or not subject or len(content_words(match["rest"])) < 2:
         return None
     did = match["did"].lower()
-    return f"What did {subject} {_WAS.get(did, did[:-1])}", match["rest"]
+    return _Made(f"What did {subject} {_WAS.get(did, did[:-1])}", match["rest"], subject)
 
 
 def _subject(match: re.Match[str]) -> str | None:
@@ -374,7 +394,7 @@ def _subject(match: re.Match[str]) -> str | None:
         return None
     if lower[-1] in _NO_END or not lower[0][:1].isalnum():
         return None
-    if len(content) < 2 or all(word in _VAGUE for word in content) or re.match(rf"{_PARTICIPLE}\b", lower[0]):
+    if not content or all(word in _VAGUE for word in content) or re.match(rf"{_PARTICIPLE}\b", lower[0]):
         return None
     # the capital of a sentence's first word, unless the word may be a name
     if words[0] == words[0].title() and (lower[0] in ("a", "an", "the", "all") or _NO_NAME.search(lower[0])):

@@ -13,7 +13,7 @@ from scripts.sdg.answers import not_said
 from scripts.sdg.checks import Coverage, Standing
 from scripts.sdg.question_form import schema_for
 from scripts.sdg.sdg import judge_pairs
-from scripts.sdg.statements import contexts, statements
+from scripts.sdg.statements import contexts, statements, told_of
 from tests.sdg.conftest import configuration, finished
 
 
@@ -102,7 +102,7 @@ def test_any_text_can_be_read(text: str) -> None:
         assert found.sentence in " ".join(text.split())
         assert not set(found.opening) & set('"\\\n')
         assert found.opening.split()[0] in ("What", "How", "Why", "When")
-        pattern = schema_for(text, [(found.opening, ())])["properties"]["question_1"]["pattern"]
+        pattern = schema_for(text, [(found.opening, (), False)])["properties"]["question_1"]["pattern"]
         assert re.fullmatch(pattern, f"{found.opening}?")
 
 
@@ -120,9 +120,21 @@ def test_a_title_says_what_an_opening_is_about() -> None:
     assert contexts("", "What is the load") == contexts('on "creep"', "What is the load") == []
 
 
+def test_one_word_with_an_article_needs_the_title() -> None:
+    text = "The kernel is a function of two vectors. Precision is the share of right answers. The method is a joke of theirs."
+    assert [(found.opening, found.bare) for found in statements(text)] == [
+        ("What is the kernel", True),
+        ("What is precision", False),
+    ]
+    assert [found.opening for found in told_of(text, "")] == ["What is precision"]
+    assert [found.opening for found in told_of(text, "pumps.Press")] == ["What is the kernel", "What is precision"]
+    pattern = schema_for(text, [("What is the kernel", ["Press"], True)])["properties"]["question_1"]["pattern"]
+    assert re.fullmatch(pattern, "What is the kernel of Press?") and not re.fullmatch(pattern, "What is the kernel?")
+
+
 def test_the_form_has_the_openings_of_the_passage_first() -> None:
     opening = "What is the yield (at 3 K) of a/b"
-    form = schema_for("The pump is checked by the crew.", [(opening, ["steel columns", "C++"])])["properties"]
+    form = schema_for("The pump is checked by the crew.", [(opening, ["steel columns", "C++"], False)])["properties"]
     first, second, third = (form[f"question_{number}"]["pattern"] for number in (1, 2, 3))
     for end in ("", " of steel columns", " for C++"):
         assert re.fullmatch(first, f"{opening}{end}?")
@@ -132,7 +144,7 @@ def test_the_form_has_the_openings_of_the_passage_first() -> None:
         schema_for("The pump is checked by the crew.")["properties"][f"question_{number}"]["pattern"]
         for number in (2, 3)
     )
-    assert len(schema_for("It is a pump.", [(opening, [])] * 5)["properties"]) == 3
+    assert len(schema_for("It is a pump.", [(opening, [], False)] * 5)["properties"]) == 3
 
 
 SAYS = "Pump wear is a function of its speed."
@@ -154,7 +166,7 @@ def chunks(*texts: str) -> list[dict[str, Any]]:
     ],
 )
 def test_segments_that_say_something_are_asked_about(texts: tuple[str, ...], wanted: int, taken: list[int]) -> None:
-    found = simple.chosen(chunks(*texts), wanted)
+    found = simple.chosen(chunks(*texts), "", wanted)
     assert [chunk["chunk_id"] for chunk, _ in found] == taken
     assert all(bool(said) == (chunk["text"] == SAYS) for chunk, said in found)
 
