@@ -180,7 +180,8 @@ _VAGUE = frozenset(
     "methods model models new none note number numbers numerical obtained paper point points present presented "
     "previous prime problem problems procedure procedures process program programs proposed provided purpose quoted "
     "report result resulting results second section series simple solution solutions study system systems table task "
-    "technique techniques test tests theoretical theory true type types value values various version versions work".split()
+    "technique techniques test tests theoretical theory true type types value values various version "
+    "versions work".split()
 )
 
 

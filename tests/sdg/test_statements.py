@@ -121,7 +121,10 @@ def test_a_title_says_what_an_opening_is_about() -> None:
 
 
 def test_one_word_with_an_article_needs_the_title() -> None:
-    text = "The kernel is a function of two vectors. Precision is the share of right answers. The method is a joke of theirs."
+    text = (
+        "The kernel is a function of two vectors. Precision is the share of right answers. "
+        "The method is a joke of theirs."
+    )
     assert [(found.opening, found.bare) for found in statements(text)] == [
         ("What is the kernel", True),
         ("What is precision", False),
