@@ -73,9 +73,9 @@ _WAY = re.compile(
     re.IGNORECASE,
 )
 _NO_DEED = frozenset(
-    "accompanied accounted acted added called compared considered described discussed followed illustrated included "
-    "joined mentioned need noted outlined presented related replaced reported reviewed subjected summarized "
-    "surrounded taken used".split()
+    "accompanied accounted acted added called compared considered described discussed followed given "
+    "illustrated included joined mentioned need noted outlined presented related replaced reported reviewed "
+    "subjected summarized surrounded taken used".split()
 )
 _USED = re.compile(
     r"(?P<used>used|employed|required|needed|necessary|useful|suitable|intended|designed|responsible) "
@@ -97,7 +97,7 @@ _RELATION = re.compile(
 _POINTS = re.compile(
     r"^ ?(?:of |by )?(?:these|this|those|the above|the following|(?:the )?reasons? that)\b|"
     r"\b(?:this|present) (?:article|chapter|note|paper|report|section|study|work)\b|"
-    r"\b(?:object|subject|topic) of\b",
+    r"\b(?:object|subject|topic) of\b|^ ?(?:those|that) described\b|\breferences? \d",
     re.IGNORECASE,
 )
 # No schema's pattern takes these without ado

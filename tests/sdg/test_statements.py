@@ -75,6 +75,8 @@ def test_what_a_sentence_says_is_asked_for(sentence: str, opening: str) -> None:
         "The flight of the body is the subject of treatment by theory.",
         "Better signals are obtained for a wave masked by the noise.",
         "High temperatures have been measured in shocks through nitrogen.",
+        "The cooling method is similar to that described in reference 3.",
+        "A short account is given of solutions in terms of Mathieu functions.",
         "Feed the pump.",
     ],
 )
