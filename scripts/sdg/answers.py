@@ -206,10 +206,7 @@ def only_announces(question: str, passage: str, coverage: Callable[[str, str], f
     if not _ASKS_FOR_CONTENT.match(question):
         return False
     body = without_heading(passage)
-    sentences = sentences_of(body)
-    spoken = [coverage(question, sentence) for sentence in sentences]
-    most = max(spoken, default=0.0)
-    nearest = [sentence for sentence, value in zip(sentences, spoken, strict=True) if value >= most - 1e-9]
+    nearest, most = _nearest(sentences_of(body), lambda sentence: coverage(question, sentence), 1e-9)
     return most > 0 and all(_ANNOUNCES.search(sentence) and not _SAYS.search(sentence) for sentence in nearest)
 
 
@@ -228,13 +225,11 @@ def not_said(question: str, title: str, passage: str, coverage: Callable[[str, s
     if works and coverage(works["what"], title) >= 1:
         return "asks what its title is"
     sentences = sentences_of(without_heading(passage))
-    spoken = [coverage(question, f"{title}\n{sentence}") for sentence in sentences]
-    most = max(spoken, default=0.0)
+    titled, most = _nearest(sentences, lambda sentence: coverage(question, f"{title}\n{sentence}"), _AS_MUCH)
     if most < SENTENCE_COVERAGE:
         return "no sentence of its segment speaks of all it asks"
-    nearest = _nearest(
-        question, [s for s, value in zip(sentences, spoken, strict=True) if value >= most - _AS_MUCH], coverage
-    )
+    # without the title, which speaks for all of them
+    nearest, _ = _nearest(titled, lambda sentence: coverage(question, sentence), _AS_MUCH)
     if _IDLE.match(question):
         return "asks for what its passage does not say"
     cues = [said for asked, said in _SENTENCE_CUES if asked.search(question)]
@@ -248,10 +243,11 @@ def not_said(question: str, title: str, passage: str, coverage: Callable[[str, s
     return None
 
 
-def _nearest(question: str, sentences: Sequence[str], coverage: Callable[[str, str], float]) -> list[str]:
-    """The sentences that speak most of a question by themselves; without the title, which speaks for all of them."""
-    spoken = [coverage(question, sentence) for sentence in sentences]
-    return [sentence for sentence, value in zip(sentences, spoken, strict=True) if value >= max(spoken) - _AS_MUCH]
+def _nearest(sentences: Sequence[str], spoken: Callable[[str], float], within: float) -> tuple[list[str], float]:
+    """The sentences that speak most of a question, or so little less, and how much the first of them does."""
+    values = [spoken(sentence) for sentence in sentences]
+    most = max(values, default=0.0)
+    return [sentence for sentence, value in zip(sentences, values, strict=True) if value >= most - within], most
 
 
 def _counts(what: str, sentence: str) -> bool:

@@ -10,8 +10,7 @@ from typing import Any
 from scripts.common.files import sha256_text
 from scripts.sdg.filters import length_in_words
 from scripts.sdg.generated import make_pair
-from scripts.sdg.headings import code_blocks, tables
-from scripts.sdg.sentences import sentence_spans
+from scripts.sdg.sentences import prose_spans
 
 TITLE, CLOZE = "title", "cloze"
 QUERY_TYPES = (TITLE, CLOZE)
@@ -26,10 +25,8 @@ def llm_free_pairs(record: dict[str, Any], count: int) -> list[dict[str, Any]]:
     pairs = _title_pair(record) if count else []
     candidates = []
     for chunk in record["chunks"]:
-        blocks = [*code_blocks(chunk["text"]), *tables(chunk["text"])]
-        for start, end in sentence_spans(chunk["text"]):
-            if any(first < end and start < last for first, last in blocks):
-                continue  # nobody searches by code
+        # nobody searches by code
+        for start, end in prose_spans(chunk["text"]):
             sentence = " ".join(chunk["text"][start:end].split())
             rest = f"{chunk['text'][:start].rstrip()} {chunk['text'][end:].lstrip()}".strip()
             if length_in_words(sentence, r"\w+") in _QUERY_WORDS and length_in_words(rest) >= _REST_WORDS:

@@ -232,7 +232,7 @@ def _call(messages: Messages, count: CountTokens, limit: int, thinking: int = 0,
 
 def count_simple(record: dict[str, Any], options: Options, counters: Mapping[str, CountTokens]) -> Any:
     """Role, prompt and reply of each call about a record: one a segment."""
-    title = " ".join(record.get("title", "").split())
+    title = simple.title_of(record)
     for chunk, _ in simple.chosen(record["chunks"], title, options["num_pairs"]):
         messages = simple.messages(chunk["text"], title)
         yield "qa_generation", _call(messages, counters["qa_generation"], simple.MAX_TOKENS)

@@ -40,6 +40,13 @@ def sentence_spans(text: str) -> list[Span]:
     return spans
 
 
+def prose_spans(text: str) -> list[Span]:
+    """Those of the sentences that have no part in a code block or a table."""
+    blocks = [*code_blocks(text), *tables(text)]
+    spans = sentence_spans(text)
+    return [(start, end) for start, end in spans if not any(first < end and start < last for first, last in blocks)]
+
+
 def _in_paragraph(text: str, start: int, end: int) -> list[Span]:
     cuts = [match.end() for match in _END.finditer(text, start, end) if _is_end(text, match, start, end)]
     spans = []

@@ -62,12 +62,17 @@ def generate(record: dict[str, Any], models: dict[str, ChatModel], options: dict
     """
     result = Generated([])
     wanted = options["num_pairs"]
-    title = " ".join(record.get("title", "").split())
+    title = title_of(record)
     for chunk, said in chosen(record["chunks"], title, wanted):
         count = min(QUESTIONS_PER_CALL, wanted - len(result.pairs))
         questions = _ask(chunk, said, title, models["qa_generation"], result)
         result.pairs += [_pair(text, chunk["chunk_id"], said, options["lookup_share"]) for text in questions[:count]]
     return result
+
+
+def title_of(record: dict[str, Any]) -> str:
+    """A document's title on one line, which may be empty."""
+    return " ".join(record.get("title", "").split())
 
 
 def chosen(chunks: Sequence[dict[str, Any]], title: str, wanted: int) -> list[tuple[dict[str, Any], list[Statement]]]:

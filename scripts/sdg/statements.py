@@ -13,9 +13,9 @@ import re
 from typing import NamedTuple
 
 from scripts.sdg.filters import content_words, stem
-from scripts.sdg.headings import code_blocks, headings, tables
+from scripts.sdg.headings import headings
 from scripts.sdg.question_form import is_english
-from scripts.sdg.sentences import sentence_spans
+from scripts.sdg.sentences import prose_spans
 
 # The type of a question that begins with such an opening
 STATEMENT = "statement"
@@ -134,10 +134,8 @@ _DID = re.compile(
 )
 _WAS = {
     "gave": "give",
-    "had": "have",
     "led to": "lead to",
     "showed": "show",
-    "indicated": "indicate",
     "revealed": "reveal",
     "yielded": "yield",
 }
@@ -217,11 +215,8 @@ def statements(text: str) -> list[Statement]:
     # a heading is no part of the sentence below it
     for heading in reversed(headings(text)):
         text = f"{text[: heading.start]}\n\n{text[heading.end :]}"
-    blocks = [*code_blocks(text), *tables(text)]
     found = []
-    for start, end in sentence_spans(text):
-        if any(first < end and start < last for first, last in blocks):
-            continue
+    for start, end in prose_spans(text):
         sentence = " ".join(text[start:end].split())
         if (made := _opening(sentence)) is not None:
             bare = len(content_words(made.subject)) == 1 and bool(_ARTICLE.match(made.subject))
